@@ -1,0 +1,228 @@
+"""The flags that `ssl_runner.tune` and `ssl_runner.train` share, and how a command fails.
+
+Nothing here needs torch or Ray, so that --help and a refused flag answer at once.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import os
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ssl_runner.config import (
+    AXES,
+    SWEEP_KEYS,
+    SweepConfig,
+    Text,
+    TrialConfig,
+    load_settings,
+    load_sweep,
+    read_yaml,
+    sweep_from_settings,
+)
+
+BAD_INPUT = 2
+"""Exit code for what the user can mend; 1 is for trials that failed."""
+
+# What `--smoke` changes; experiments/smoke.yaml says the same.
+SMOKE: dict[str, object] = {
+    "name": "smoke",
+    "label_fractions": [0.1],
+    "subset": 6000,
+    "epochs": 2,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What the command line asks for.
+
+    Attributes:
+        sweep: What to run: the study file's settings, with the flags over them.
+        results: Folder or URI of the results.
+        data_dir: Folder of the data set's files; None: where they are usually found.
+        address: Address of a Ray cluster; None: a local one.
+        fresh: Whether to forget what is there of this sweep.
+        retry_failed: Whether to run trials again that failed.
+        dry_run: Whether only to print what would run.
+        verbose: Whether to let Ray's own output through.
+    """
+
+    sweep: SweepConfig
+    results: str = "results"
+    data_dir: Path | None = None
+    address: str | None = None
+    fresh: bool = False
+    retry_failed: bool = False
+    dry_run: bool = False
+    verbose: bool = False
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, with the nearest flag that there is."""
+
+    def error(self, message: str) -> NoReturn:
+        fail(f"{message}. See --help.")
+
+    def parse_known(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse, refusing unknown flags with a suggestion."""
+        parsed, unknown = self.parse_known_args(arguments)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            near = difflib.get_close_matches(unknown[0].split("=")[0], flags, n=1)
+            hint = f"Did you mean {near[0]}?" if near else "See --help."
+            what = "flag" if unknown[0].startswith("-") else "argument"
+            fail(f"unknown {what} {unknown[0]!r}. {hint}")
+        return parsed
+
+
+def fail(message: str) -> NoReturn:
+    """End the program over bad input: one line, exit code 2."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(BAD_INPUT)
+
+
+def run_main(main: Callable[[], int]) -> NoReturn:
+    """Run a command's main function; what the user can get wrong becomes a line and exit code 2."""
+    try:
+        code = main()
+    except ValueError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        code = 130
+    sys.stdout.flush()
+    raise SystemExit(code)
+
+
+def _default_text(default: Any) -> str:
+    if default is None:
+        return ""
+    values = default if isinstance(default, tuple) else (default,)
+    return f" (default: {' '.join(str(value) for value in values)})"
+
+
+def _add_flag(group: argparse._ArgumentGroup, name: str, field: dataclasses.Field[Any]) -> None:
+    """A flag for a setting. Its text is read as the same text in a study file would be."""
+    kind = _without_none(field.type)
+    is_list = typing.get_origin(kind) is tuple
+    item = typing.get_args(kind)[0] if is_list else kind
+    group.add_argument(
+        "--" + name.replace("_", "-"),
+        dest=name,
+        type=str if item is Text else _read,
+        nargs="+" if is_list else None,
+        metavar=name.upper().rstrip("S") if is_list else name.upper(),
+        default=argparse.SUPPRESS,
+        help=(field.metadata["help"] + _default_text(field.default)).replace("%", "%%"),
+    )
+
+
+def _without_none(kind: Any) -> Any:
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return next(part for part in typing.get_args(kind) if part is not types.NoneType)
+    return kind
+
+
+def _parser(prog: str, description: str, single: bool) -> Parser:
+    parser = Parser(
+        prog=prog,
+        description=description,
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
+    )
+    if not single:
+        parser.add_argument("study", nargs="?", type=Path, help="study file; flags override it")
+    study = parser.add_argument_group("what is run" if single else "the study")
+    trial_fields = {field.name: field for field in dataclasses.fields(TrialConfig)}
+    sweep_fields = {field.name: field for field in dataclasses.fields(SweepConfig)}
+    left_out = {"trial", "max_concurrent", "configs"} if single else {"trial"}
+    for name, field in sweep_fields.items():
+        if name in AXES and single:
+            _add_flag(study, AXES[name], trial_fields[AXES[name]])
+        elif name not in left_out:
+            _add_flag(study, name, field)
+    for name, field in trial_fields.items():
+        if name not in AXES.values():
+            _add_flag(study, name, field)
+    run = parser.add_argument_group("the run")
+    run.add_argument("--results", default="results", help="folder or URI of the results")
+    run.add_argument(
+        "--data-dir", type=Path, help="folder of the data set's files (or SSL_RUNNER_DATA)"
+    )
+    run.add_argument("--fresh", action="store_true", help="forget what is there of this sweep")
+    run.add_argument(
+        "--smoke",
+        action="store_true",
+        help="a small subset, 2 epochs, full and 10 %%: half a minute",
+    )
+    run.add_argument("--dry-run", action="store_true", help="only print what would run")
+    if not single:
+        run.add_argument("--retry-failed", action="store_true", help="run trials again that failed")
+        run.add_argument(
+            "--address",
+            default=os.environ.get("RAY_ADDRESS"),
+            help="Ray cluster, host:port or auto (or RAY_ADDRESS); without it a local one is started",
+        )
+        run.add_argument("--verbose", action="store_true", help="let Ray's own output through")
+    return parser
+
+
+def _read(value: str) -> object:
+    """A flag's text as the same text in a study file would be read."""
+    try:
+        return read_yaml(value)
+    except ValueError:
+        return value
+
+
+def parse(prog: str, description: str, arguments: Sequence[str], single: bool = False) -> Command:
+    """Read a command line.
+
+    Args:
+        prog: The command's name, for its help.
+        description: A line about it, for its help.
+        arguments: The command line without the program.
+        single: Whether it runs one trial: `--seed 0` in place of `--seeds 0 1`, and no study file.
+
+    Raises:
+        SystemExit: After --help (0) and over unknown flags (2).
+        ValueError: Over bad values; the message names value, rule and fix.
+    """
+    given = vars(_parser(prog, description, single).parse_known(arguments))
+    run = {key: given.pop(key) for key in tuple(given) if key not in (*SWEEP_KEYS, *_TRIAL_FIELDS)}
+    settings: dict[str, object] = {"name": "train"} if single else {}
+    study = run.pop("study", None)
+    if study is not None:
+        settings |= load_settings(study)
+    if run.pop("smoke"):
+        settings |= SMOKE
+    settings |= given
+    if single:
+        settings = _as_lists(settings)
+    try:
+        sweep = sweep_from_settings(settings)
+    except ValueError:
+        if study is not None:
+            load_sweep(study)  # raises with the file's name, if the fault is in the file
+        raise
+    return Command(sweep=sweep, **run)
+
+
+_TRIAL_FIELDS = tuple(field.name for field in dataclasses.fields(TrialConfig))
+
+
+def _as_lists(settings: dict[str, object]) -> dict[str, object]:
+    """One trial's settings as those of a sweep that holds nothing else."""
+    singles = {single: axis for axis, single in AXES.items()}
+    full = settings.get("label_fraction", 1.0) == 1.0
+    listed: dict[str, object] = {"configs": ["full" if full else "partial"]}
+    for name, value in settings.items():
+        listed[singles.get(name, name)] = [value] if name in singles else value
+    return listed

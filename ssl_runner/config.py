@@ -1,0 +1,455 @@
+"""What is run: one trial, and a sweep of them. Values only; nothing here needs torch or Ray."""
+
+import dataclasses
+import difflib
+import hashlib
+import itertools
+import json
+import math
+import re
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+
+MODELS = ("CNN", "AdaptiveCNN")
+METHODS = ("pass",)
+ORDERS = ("interleave", "shuffle", "labeled_first", "paired")
+LAST_BATCHES = ("partial", "drop", "pad")
+PRECISIONS = ("auto", "fp32", "bf16")
+
+Precision = Literal["auto", "fp32", "bf16"]
+Order = Literal["interleave", "shuffle", "labeled_first", "paired"]
+LastBatch = Literal["partial", "drop", "pad"]
+
+
+def _number(value: object) -> object:
+    """YAML's `yes` must not become 1."""
+    if isinstance(value, bool):
+        raise ValueError("a number is needed here, not true or false")
+    return value
+
+
+def _whole(value: object) -> object:
+    """Nor must 2.0 workers become 2 in silence."""
+    if isinstance(value, float):
+        raise ValueError("a whole number is needed here")
+    return _number(value)
+
+
+def _text(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("a text is needed here, in quotes if it looks like something else")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Real = Annotated[float, BeforeValidator(_number)]
+Text = Annotated[str, BeforeValidator(_text)]
+
+
+def setting(default: Any, help: str) -> Any:
+    """A field of a config: its default, and a line that says its meaning and unit."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+def did_you_mean(word: str, known: tuple[str, ...]) -> str:
+    """A closing sentence for an error about an unknown name: the nearest one, or all of them."""
+    lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), lower, n=1)
+    return f"Did you mean {lower[near[0]]}?" if near else f"Known: {', '.join(known)}."
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 100
+_short.maxlist = _short.maxtuple = 10
+_short.maxlevel = 3
+
+
+def shown(value: object) -> str:
+    """A value as an error quotes it: in one line, and cut short where it would fill the screen."""
+    try:
+        return _short.repr(value)
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        return "a very long number"
+
+
+def _require(kept: bool, name: str, rule: str, value: object, fix: str) -> None:
+    if not kept:
+        raise ValueError(f"{name} must be {rule}, got {shown(value)}. {fix}")
+
+
+_IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+
+def _require_known(name: str, value: str, known: tuple[str, ...]) -> None:
+    """A built-in name, or an import path such as `package.module:Name` for one's own."""
+    rule = "a known name or an import path such as package.module:Name"
+    is_path = _IMPORT_PATH.fullmatch(value) is not None
+    _require(value in known or is_path, name, rule, value, did_you_mean(value, known))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialConfig:
+    """One training run. Equal configs have equal `trial_id`s and, on one machine, equal results.
+
+    Raises:
+        ValueError: If a setting is out of its range; the message names value, rule and fix.
+    """
+
+    dataset: Text = setting("fashion_mnist", "data set: a name, or an import path module:function")
+    subset: Whole | None = setting(
+        None, "use only so many training images, and the same share of the test images; none: all"
+    )
+    label_fraction: Real = setting(1.0, "share of the training images that keep their label")
+    method: Text = setting("pass", "what is done with an unlabeled batch")
+    model: Text = setting("CNN", "model: a name, or an import path module:Class")
+    seed: Whole = setting(0, "drives initial weights, order and augmentation")
+    split_seed: Whole = setting(0, "drives which images keep their label")
+    epochs: Whole = setting(10, "epochs at the most")
+    max_steps: Whole | None = setting(
+        None, "budget in optimizer steps; when it is given, epochs are repeated until it is spent"
+    )
+    patience: Whole = setting(
+        3, "epochs without a better validation loss before stopping; 0: never stop early"
+    )
+    batch_size: Whole = setting(64, "images in a step, over all workers")
+    lr: Real = setting(0.001, "Adam's learning rate")
+    dropout: Real = setting(0.25, "dropout before the last layer")
+    precision: Precision = setting(
+        "auto", "fp32, bf16, or auto: bf16 where the hardware multiplies it natively"
+    )
+    holdout: Whole = setting(0, "training images set aside for validation; 0: the test images validate")
+    order: Order = setting("interleave", "how the two kinds of batches follow each other")
+    last_batch: LastBatch = setting("partial", "what becomes of the last images of a pool")
+    num_workers: Whole = setting(1, "processes that train one trial together")
+
+    def __post_init__(self) -> None:
+        share = self.label_fraction / 100  # 10 % is written as 0.10, 12.5 % as 0.125
+        share_text = max(f"{share:.2f}", f"{share:g}", key=len)
+        fix = f"Did you mean {share_text}?" if 0.01 <= share <= 1 else "10 % is 0.1."
+        _require(0 < self.label_fraction <= 1, "label_fraction", "in (0, 1]", self.label_fraction, fix)
+        fix = did_you_mean(self.method, METHODS)
+        _require(self.method in METHODS, "method", "a known method", self.method, fix)
+        _require_known("model", self.model, MODELS)
+        fix = "Leave it out to use all images."
+        _require(self.subset is None or self.subset > 0, "subset", "at least 1", self.subset, fix)
+        _require(self.seed >= 0, "seed", "at least 0", self.seed, "Try 0.")
+        _require(self.split_seed >= 0, "split_seed", "at least 0", self.split_seed, "Try 0.")
+        _require(self.epochs >= 1, "epochs", "at least 1", self.epochs, "The default is 10.")
+        fix = "Leave it out to train by epochs."
+        _require(
+            self.max_steps is None or self.max_steps > 0,
+            "max_steps",
+            "at least 1",
+            self.max_steps,
+            fix,
+        )
+        fix = "0 turns early stopping off."
+        _require(self.patience >= 0, "patience", "at least 0", self.patience, fix)
+        fix = "The default is 64."
+        _require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size, fix)
+        _require(0 < self.lr < 10, "lr", "in (0, 10)", self.lr, "The default is 0.001.")
+        _require(0 <= self.dropout < 1, "dropout", "in [0, 1)", self.dropout, "The default is 0.25.")
+        fix = "0 validates on the test images."
+        _require(self.holdout >= 0, "holdout", "at least 0", self.holdout, fix)
+        _require(self.num_workers >= 1, "num_workers", "at least 1", self.num_workers, "Try 1.")
+        for name, known in (
+            ("order", ORDERS),
+            ("last_batch", LAST_BATCHES),
+            ("precision", PRECISIONS),
+        ):
+            value = getattr(self, name)
+            _require(value in known, name, "one of " + ", ".join(known), value, f"Try {known[0]}.")
+        for name, value in vars(self).items():
+            fits = not isinstance(value, int) or value < 1 << 63
+            _require(fits, name, "less than 2**63", value, "The table holds no larger number.")
+
+    @property
+    def config(self) -> str:
+        """`full`: every training image carries its label. `partial`: only a share of them does.
+
+        Not to be mistaken for the literature's "partial labels", sets of candidate labels.
+        """
+        return "full" if self.label_fraction == 1 else "partial"
+
+    @property
+    def validation(self) -> str:
+        """What the validation figures were taken on: the `test` images or a `holdout`."""
+        return "holdout" if self.holdout else "test"
+
+    @property
+    def trial_id(self) -> str:
+        """Ten hex digits of SHA-256 over the canonical config: equal configs have equal ids."""
+        settings = dataclasses.asdict(self)
+        for field in dataclasses.fields(self):
+            if field.type is Real:  # 1 equals 1.0, and -0.0 equals 0.0
+                settings[field.name] = float(settings[field.name]) + 0.0
+        canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+    @property
+    def label(self) -> str:
+        """A short name for people: what sets this trial apart in most sweeps."""
+        parts = [self.model, self.config]
+        if self.config == "partial":
+            parts.append(f"{self.label_fraction:.4g}")
+        if self.method != "pass":
+            parts.append(self.method)
+        return " ".join([*parts, f"seed {self.seed}"])
+
+
+# A sweep's list on the left stands for the trial's setting on the right.
+AXES = {
+    "label_fractions": "label_fraction",
+    "models": "model",
+    "methods": "method",
+    "seeds": "seed",
+    "split_seeds": "split_seed",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """A named set of trials: every combination of its lists. `SweepConfig()` is the default study.
+
+    Raises:
+        ValueError: If a setting is out of its range; the message names value, rule and fix.
+    """
+
+    name: Text = setting("label_fractions", "name of the sweep, in the table and in file names")
+    configs: tuple[Literal["full", "partial"], ...] = setting(
+        ("full", "partial"), "full: all labels; partial: the label fractions"
+    )
+    label_fractions: tuple[Real, ...] = setting(
+        (0.01, 0.05, 0.1, 0.25, 0.5), "label fractions of the partial trials"
+    )
+    models: tuple[Text, ...] = setting(("CNN",), "models")
+    methods: tuple[Text, ...] = setting(("pass",), "methods of the partial trials")
+    seeds: tuple[Whole, ...] = setting((0,), "seeds; each is a run of its own")
+    split_seeds: tuple[Whole, ...] | None = setting(
+        None, "split seeds, each combined with each seed; none: each trial's seed is its split seed"
+    )
+    cpus_per_trial: Whole | None = setting(
+        None, "CPUs, and so threads, of a trial over all its workers; none: one per worker"
+    )
+    gpus_per_trial: Real = setting(0.0, "GPUs of a trial over all its workers; 0.25 shares one")
+    max_concurrent: Whole | None = setting(None, "trials at a time; none: as many as fit")
+    trial: TrialConfig = dataclasses.field(default_factory=TrialConfig)
+
+    def __post_init__(self) -> None:
+        allowed = self.name.replace("-", "").replace("_", "").replace(".", "")
+        _require(
+            allowed.isalnum()
+            and allowed.isascii()
+            and self.name[0] not in ".-"
+            and len(self.name) <= 100,
+            "name",
+            "made of letters, digits, '-', '_' and '.', 100 at the most",
+            self.name,
+            "It becomes part of file names.",
+        )
+        for axis in ("configs", *AXES):
+            values = getattr(self, axis)
+            if values is None:
+                continue
+            _require(len(values) > 0, axis, "a list of at least one", list(values), "Name one.")
+            doubles = [] if len(set(values)) == len(values) else sorted(values, key=values.count)
+            _require(not doubles, axis, "without repetition", doubles[-1:], "Name it once.")
+        cpus, workers = self.cpus_per_trial, self.trial.num_workers
+        _require(
+            cpus is None or (cpus >= workers and cpus % workers == 0),
+            "cpus_per_trial",
+            f"a multiple of num_workers ({workers})",
+            cpus,
+            f"Try {workers}.",
+        )
+        fix = "0 trains on the CPU."
+        gpus = self.gpus_per_trial
+        _require(0 <= gpus < math.inf, "gpus_per_trial", "at least 0, and finite", gpus, fix)
+        fix = "Leave it out for as many as fit."
+        limit = self.max_concurrent
+        _require(limit is None or limit > 0, "max_concurrent", "at least 1", limit, fix)
+        self.trials()  # every combination is checked now, not when its turn comes
+
+    @property
+    def cpus(self) -> int:
+        """CPUs of one trial over all its workers."""
+        return self.cpus_per_trial or self.trial.num_workers
+
+    def trials(self) -> tuple[TrialConfig, ...]:
+        """Every combination once, full before partial, in the order of the lists."""
+        made: dict[str, TrialConfig] = {}
+        split_seeds = self.split_seeds or (None,)
+        for config in sorted(self.configs):
+            fractions = (1.0,) if config == "full" else self.label_fractions
+            for model, fraction, method, seed, split_seed in itertools.product(
+                self.models, fractions, self.methods, self.seeds, split_seeds
+            ):
+                # With all labels there is no unlabeled batch and no split: one such trial will do.
+                is_full = fraction == 1
+                chosen = split_seeds[0] if is_full else split_seed
+                trial = dataclasses.replace(
+                    self.trial,
+                    model=model,
+                    label_fraction=fraction,
+                    method="pass" if is_full else method,
+                    seed=seed,
+                    split_seed=seed if chosen is None else chosen,
+                )
+                made.setdefault(trial.trial_id, trial)
+        return tuple(made.values())
+
+
+SWEEP_KEYS = tuple(field.name for field in dataclasses.fields(SweepConfig) if field.name != "trial")
+TRIAL_KEYS = tuple(
+    field.name for field in dataclasses.fields(TrialConfig) if field.name not in AXES.values()
+)
+KEYS = SWEEP_KEYS + TRIAL_KEYS
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _explain(error: ValidationError) -> str:
+    """The first of pydantic's findings in one line."""
+    first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
+    if isinstance(cause, ValueError) and not first["loc"]:
+        return str(cause)
+    message = str(cause) if isinstance(cause, ValueError) else first["msg"]
+    rule = message[0].lower() + message[1:]
+    return f"{place}: {rule}, got {shown(first['input'])}. See --help for what it takes."
+
+
+def _listed(value: object) -> str:
+    """A value as the list that was wanted: `[3]` for `3`."""
+    return shown(value if isinstance(value, list) else [value])
+
+
+def sweep_from_settings(settings: Mapping[str, object]) -> SweepConfig:
+    """A sweep from the flat keys of a study file or the command line.
+
+    Args:
+        settings: Any of `KEYS`; what is left out keeps its default.
+
+    Raises:
+        ValueError: In one line: the key or value, the rule, the likely fix.
+    """
+    for key in settings:
+        if key in AXES.values():
+            plural = next(axis for axis, single in AXES.items() if single == key)
+            raise ValueError(f"{key!r} is a list here: {plural}: {_listed(settings[key])}")
+        if key not in KEYS:
+            raise ValueError(f"unknown key {shown(key)}. {did_you_mean(str(key), KEYS)}")
+    nested: dict[str, object] = {key: settings[key] for key in SWEEP_KEYS if key in settings}
+    for axis in ("configs", *AXES):
+        if axis in nested and not isinstance(nested[axis], list | tuple | None):
+            raise ValueError(
+                f"{axis} must be a list, got {shown(nested[axis])}. "
+                f"Did you mean {_listed(nested[axis])}?"
+            )
+    try:
+        trial = {key: settings[key] for key in TRIAL_KEYS if key in settings}
+        nested["trial"] = _adapter(TrialConfig).validate_python(trial)
+        sweep: SweepConfig = _adapter(SweepConfig).validate_python(nested)
+    except ValidationError as error:
+        raise ValueError(_explain(error)) from None
+    return sweep
+
+
+def sweep_to_settings(sweep: SweepConfig) -> dict[str, object]:
+    """The flat keys of a study file; `sweep_from_settings` is the way back."""
+    everything = dataclasses.asdict(sweep) | dataclasses.asdict(sweep.trial)
+    return {
+        key: list(everything[key]) if isinstance(everything[key], tuple) else everything[key]
+        for key in KEYS
+    }
+
+
+class _Refused(ValueError):
+    """What a study's YAML must not hold, and where it stands."""
+
+    def __init__(self, node: yaml.Node, what: str) -> None:
+        super().__init__(f"line {node.start_mark.line + 1}: {what}")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe, and strict where YAML is lax: a key is a word, and one that stands twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise _Refused(key_node, f"a key must be a word, got {shown(key)}")
+            if key in seen:
+                raise _Refused(key_node, f"the key {shown(key)} stands twice. Keep one")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except _Refused:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            # PyYAML leaves `2024-13-45` to datetime, and `!!bool maybe` to a dictionary.
+            kind = node.tag.rpartition(":")[2]
+            what = f"{shown(node.value)} is no {kind}. Put it in quotes if it is a text"
+            raise _Refused(node, what) from None
+
+
+def read_yaml(text: str) -> object:
+    """What a text says in YAML.
+
+    Raises:
+        ValueError: If it says nothing, in a line that tells where and why.
+    """
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ValueError(f"{line}not YAML ({problem})") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def load_settings(path: Path) -> dict[str, object]:
+    """The keys of a study file, and its own name where it gives the study none.
+
+    Raises:
+        ValueError: If it can't be read, isn't YAML, or isn't a list of `key: value` lines.
+    """
+    example = "Compare with experiments/label_fractions.yaml"
+    try:
+        loaded = read_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: can't be read ({error.strerror}). Is the path right?") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text (byte {error.start}). Is it a study?") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}. {example}") from None
+    if not isinstance(loaded, dict):
+        got = "nothing" if loaded is None else type(loaded).__name__
+        raise ValueError(f"{path}: a study must be lines of 'key: value', got {got}. {example}")
+    return {"name": path.stem} | loaded
+
+
+def load_sweep(path: Path) -> SweepConfig:
+    """A sweep from a study file. Raises ValueError, with the file's name in it."""
+    settings = load_settings(path)
+    try:
+        return sweep_from_settings(settings)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None

@@ -1,0 +1,184 @@
+"""The two ways to download Fashion-MNIST: torchvision's, and Debian's archive."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
+from pathlib import Path
+
+from ssl_runner.datasets.arrays import DataError
+
+PROBE_SECONDS = 5.0  # a host that is there answers a HEAD request well within this
+STALL_SECONDS = 20  # a download that brings nothing for so long has failed
+APT_SECONDS = 900.0  # for 40 MB: enough at half a megabit per second
+
+DEBIAN_PACKAGE = "dataset-fashion-mnist"
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+
+# apt with all it writes inside our own folder, so that it needs no root and installs nothing. Where
+# its packages come from, and through which proxy, stays as the system has it.
+_APT_CONF = """\
+Dir::State "{work}/state";
+Dir::State::lists "{work}/lists";
+Dir::State::status "/var/lib/dpkg/status";
+Dir::Cache "{work}/cache";
+APT::Sandbox::User "root"; // as root, apt would else become a user who can't write here
+Acquire::Languages "none";
+Acquire::Retries "1";
+Acquire::http::Timeout "{stall}";
+Acquire::https::Timeout "{stall}";
+// Hooks that tell the desktop about new lists of packages: ours are none of its business.
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+"""
+
+
+def why_unreachable(url: str, seconds: float) -> str | None:
+    """Why a URL gives no answer within `seconds`, or None if it does."""
+    outcome: list[str | None] = []
+
+    def probe() -> None:
+        try:
+            request = urllib.request.Request(url, method="HEAD")
+            urllib.request.urlopen(request, timeout=seconds).close()
+            outcome.append(None)
+        except (OSError, HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            outcome.append(getattr(reason, "strerror", None) or str(reason))
+
+    # Looking up a host's name heeds no timeout, so it happens where it can be left behind.
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return outcome[0] if outcome else f"no answer in {seconds:g} s"
+
+
+def fetch_with_torchvision(work: Path, say: Callable[[str], None]) -> Path:
+    """Download through torchvision, which shows a bar.
+
+    Args:
+        work: An empty folder to download into.
+        say: Is told that a download begins.
+
+    Returns:
+        The folder with the files.
+
+    Raises:
+        DataError: If no mirror answers, or the download fails.
+    """
+    from torchvision.datasets import FashionMNIST
+
+    problems = {}
+    for mirror in FashionMNIST.mirrors:
+        problem = why_unreachable(mirror + FashionMNIST.resources[0][0], PROBE_SECONDS)
+        if problem is None:
+            break
+        problems[mirror] = problem
+    else:
+        raise DataError("; ".join(f"{mirror}: {problem}" for mirror, problem in problems.items()))
+    say(f"Fashion-MNIST: downloading 31 MB from {mirror}")
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(STALL_SECONDS)  # torchvision sets none, and could wait for ever
+    try:
+        FashionMNIST(str(work), download=True)
+    except (OSError, RuntimeError, HTTPException) as error:
+        raise DataError(" ".join(str(error).split())) from error
+    finally:
+        socket.setdefaulttimeout(before)
+    return work
+
+
+def fetch_with_apt(work: Path, say: Callable[[str], None]) -> Path:
+    """Download Debian's (or Ubuntu's) package and unpack it. Nothing is installed; needs no root.
+
+    Args:
+        work: An empty folder for apt's lists, the package and what is in it.
+        say: Is told that a download begins.
+
+    Returns:
+        The folder with the files.
+
+    Raises:
+        DataError: If this system has no apt, or its archive can't be reached or lacks the package.
+    """
+    for tool in ("apt-get", "dpkg-deb"):
+        if shutil.which(tool) is None:
+            raise DataError(f"no {tool} here: this way is for Debian, Ubuntu and the like")
+    say(f"Fashion-MNIST: downloading Debian's package {DEBIAN_PACKAGE} (40 MB, installs nothing)")
+    for folder in ("state", "lists/partial", "cache/archives/partial", "unpacked"):
+        (work / folder).mkdir(parents=True)
+    conf = work / "apt.conf"
+    conf.write_text(_APT_CONF.format(work=work, stall=STALL_SECONDS), encoding="utf-8")
+    apt, deadline = ["apt-get", "-c", str(conf)], time.monotonic() + APT_SECONDS
+    with _growth_shown(work) as tick:
+        # An update that fails for one source may do for ours: the download tells.
+        _run([*apt, "update"], work, deadline, tick)
+        failed = _run([*apt, "download", DEBIAN_PACKAGE], work, deadline, tick)
+        if not failed:
+            package = str(next(work.glob("*.deb")))
+            failed = _run(["dpkg-deb", "-x", package, "unpacked"], work, deadline, tick)
+    if failed:
+        raise DataError(_complaints(work / "log"))
+    return work / "unpacked" / DEBIAN_FOLDER.relative_to("/")
+
+
+def _run(command: list[str], work: Path, deadline: float, tick: Callable[[], None]) -> int:
+    """Run a command in a folder, its output in the file `log`. Returns the exit code."""
+    with (work / "log").open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=work,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"LC_ALL": "C"},
+            start_new_session=True,  # a group of its own, to end apt's helpers with it
+        )
+    try:
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(timeout=0.1)
+            if time.monotonic() > deadline:
+                raise DataError(f"{command[0]} took longer than {APT_SECONDS:g} s")
+            tick()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _complaints(log: Path) -> str:
+    """The first complaint in apt's output, the cause, and the last, the effect."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    found = [line for line in lines if line.startswith(("E: ", "W: ", "dpkg-deb: "))] or lines[-1:]
+    return "; ".join(dict.fromkeys([*found[:1], *found[-1:]])) or "failed without a word"
+
+
+@contextmanager
+def _growth_shown(folder: Path) -> Iterator[Callable[[], None]]:
+    """On a terminal, show how many bytes a folder holds at each call of the yielded function."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import DownloadColumn, Progress, SpinnerColumn, TransferSpeedColumn
+
+    columns = (SpinnerColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+
+        def tick() -> None:
+            with suppress(OSError):  # apt renames files while we look
+                size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+                progress.update(task, completed=size)
+
+        yield tick

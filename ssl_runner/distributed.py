@@ -1,0 +1,89 @@
+"""Ray Train: one trial's loop over several workers, each with its rank's slice of every batch."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import ray
+import ray.train
+import torch.distributed as dist
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer, get_device
+from ray.train.v2.api.config import LoggingConfig
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from ssl_runner.config import TrialConfig
+from ssl_runner.trial import Rows, Setting, failed_rows, run_trial
+
+RESTARTS = 2
+"""How often a trial goes on from its last checkpoint after a worker has died."""
+
+
+def _work(shared: dict[str, Any]) -> Rows:
+    """One worker: the same `run_trial` as without Ray Train, with the group it is in."""
+
+    def tell(metrics: dict[str, Any]) -> None:
+        ray.train.report(metrics)  # a barrier: every rank comes by, after every epoch
+
+    return run_trial(
+        shared["config"],
+        ray.get(shared["dataset"]),
+        shared["setting"],
+        tell,
+        device=get_device(),
+        group=dist.group.WORLD,
+    )
+
+
+def run_over_workers(
+    config: TrialConfig,
+    dataset_ref: Any,
+    setting: Setting,
+    *,
+    gpus_per_worker: float,
+    storage: str,
+    verbose: bool,
+) -> Rows:
+    """Run a trial over `config.num_workers` processes, from inside a Tune trial.
+
+    Args:
+        dataset_ref: The data set in Ray's object store.
+        setting: Its `threads` are each worker's CPUs.
+        storage: Folder for Ray Train's own files, seen by all nodes.
+        verbose: Whether Ray Train's own log lines are let through.
+
+    Returns:
+        Rank 0's rows.
+    """
+    started = datetime.now(UTC)
+    resources = {"CPU": float(setting.threads)}
+    if gpus_per_worker:
+        resources["GPU"] = gpus_per_worker
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"config": config, "dataset": dataset_ref, "setting": setting},
+        scaling_config=ScalingConfig(
+            num_workers=config.num_workers,
+            use_gpu=gpus_per_worker > 0,
+            resources_per_worker=resources,
+        ),
+        run_config=RunConfig(
+            name=f"{setting.sweep}--{config.trial_id}",
+            storage_path=storage,
+            failure_config=FailureConfig(max_failures=RESTARTS, controller_failure_limit=RESTARTS),
+            callbacks=[TuneReportCallback()],
+            logging_config=LoggingConfig(log_level="INFO" if verbose else "ERROR"),
+        ),
+    )
+    try:
+        rows: Rows = trainer.fit().return_value
+    except ray.train.TrainingFailedError as error:
+        return failed_rows(config, setting, _reason(error), started)
+    return rows
+
+
+def _reason(error: Exception) -> str:
+    """The first worker's own words, where there are any."""
+    failures = getattr(error, "worker_failures", None) or {}
+    cause = next(iter(failures.values()), error)
+    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(cause).__name__

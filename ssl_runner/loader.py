@@ -1,0 +1,95 @@
+"""From the sampler's indices to a batch of pixels, in one indexing operation."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ssl_runner.sampler import HomogeneousBatchSampler, Kind, RankBatch
+
+# N = images, B = images in this rank's batch, C = channels, H and W = height and width
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's images of a step.
+
+    Attributes:
+        images: uint8, (B, C, H, W).
+        targets: int64, (B,); `UNLABELED` throughout in a batch of that kind.
+        step, kind, size, own, weight: As in `RankBatch`.
+    """
+
+    images: torch.Tensor
+    targets: torch.Tensor
+    step: int
+    kind: Kind
+    size: int
+    own: int
+    weight: float
+
+    def pin_memory(self) -> "Batch":
+        """The same with its tensors in pinned memory; `DataLoader(pin_memory=True)` calls it."""
+        return Batch(
+            **{
+                **vars(self),
+                "images": self.images.pin_memory(),
+                "targets": self.targets.pin_memory(),
+            }
+        )
+
+
+class PartiallyLabeledDataset(Dataset[Any]):
+    """Images in memory, some of them without a label.
+
+    Args:
+        images_NCHW: uint8 images: an array (read-only will do), or a tensor on any device, where
+            the batches are then gathered.
+        targets_N: Class of each image, int64, `UNLABELED` where there is none. It holds no label
+            that the training must not see.
+    """
+
+    def __init__(self, images_NCHW: np.ndarray | torch.Tensor, targets_N: np.ndarray | torch.Tensor):
+        self.images_NCHW = images_NCHW
+        self.targets_N = targets_N
+
+    def __len__(self) -> int:
+        return len(self.targets_N)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """One image, uint8 (C, H, W), and its target."""
+        return torch.as_tensor(self.images_NCHW[index]), torch.as_tensor(self.targets_N[index])
+
+    def __getitems__(self, indices: RankBatch) -> Batch:
+        """A whole batch, gathered at once."""
+        return Batch(
+            _gather(self.images_NCHW, indices),
+            _gather(self.targets_N, indices),
+            step=indices.step,
+            kind=indices.kind,
+            size=indices.size,
+            own=indices.own,
+            weight=indices.weight,
+        )
+
+
+def _gather(rows: np.ndarray | torch.Tensor, indices: list[int]) -> torch.Tensor:
+    """Rows by index. Indexing an array copies only the batch, so that it may be read-only."""
+    if isinstance(rows, torch.Tensor):
+        return rows[torch.tensor(indices, device=rows.device)]
+    return torch.from_numpy(np.take(rows, indices, axis=0))
+
+
+def collate(batch: Any) -> Batch:
+    """The batch as it is: `__getitems__` gathered it whole."""
+    assert isinstance(batch, Batch)
+    return batch
+
+
+def make_loader(
+    dataset: PartiallyLabeledDataset, sampler: HomogeneousBatchSampler, pin_memory: bool = False
+) -> "DataLoader[Batch]":
+    """A loader in this process: gathering rows takes microseconds, sending them takes longer."""
+    return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, pin_memory=pin_memory)

@@ -1,0 +1,98 @@
+"""The classifiers, by name or by import path."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from ssl_runner.config import did_you_mean
+from ssl_runner.imports import import_by_path
+
+# B = images, C = channels, H and W = height and width, K = classes
+
+
+class CNN(nn.Module):
+    """Two convolutions, two linear layers: the notebook's classifier, with its pools in use.
+
+    Pooling stands before ReLU: the two commute, and ReLU then has a quarter of the work.
+
+    Args:
+        channels: Channels of an image, C.
+        size: Height and width of an image, each at least 4.
+        classes: Number of classes, K.
+        dropout: Share of the 128 hidden features that is dropped while training.
+    """
+
+    def __init__(self, channels: int, size: tuple[int, int], classes: int, dropout: float) -> None:
+        super().__init__()
+        height, width = size
+        halves, quarters = (height // 2, width // 2), (height // 4, width // 4)
+        pool_1, pool_2 = self.pools(halves, quarters)
+        self.features = nn.Sequential(
+            nn.Conv2d(channels, 32, 3, padding=1),
+            pool_1,
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, padding=1),
+            pool_2,
+            nn.ReLU(),
+        )
+        self.classifier = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(64 * quarters[0] * quarters[1], 128),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(128, classes),
+        )
+
+    def pools(self, halves: tuple[int, int], quarters: tuple[int, int]) -> tuple[nn.Module, nn.Module]:
+        """The two pooling layers, which bring H×W to `halves` and then to `quarters`."""
+        return nn.MaxPool2d(2), nn.MaxPool2d(2)
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """Class scores before softmax, shape (B, K), of float images in [0, 1]."""
+        scores_BK: torch.Tensor = self.classifier(self.features(images_BCHW))
+        return scores_BK
+
+
+class AdaptiveCNN(CNN):
+    """`CNN` with adaptive average pooling in place of max-pooling.
+
+    Average pooling and ReLU do not commute, so here ReLU stands before the pool.
+    """
+
+    def __init__(self, channels: int, size: tuple[int, int], classes: int, dropout: float) -> None:
+        super().__init__(channels, size, classes, dropout)
+        conv_1, pool_1, relu_1, conv_2, pool_2, relu_2 = self.features
+        self.features = nn.Sequential(conv_1, relu_1, pool_1, conv_2, relu_2, pool_2)
+
+    def pools(self, halves: tuple[int, int], quarters: tuple[int, int]) -> tuple[nn.Module, nn.Module]:
+        """Adaptive average pooling to 14×14 and to 7×7 for images of 28×28."""
+        return nn.AdaptiveAvgPool2d(halves), nn.AdaptiveAvgPool2d(quarters)
+
+
+MODELS: dict[str, Callable[[int, tuple[int, int], int, float], nn.Module]] = {
+    "CNN": CNN,
+    "AdaptiveCNN": AdaptiveCNN,
+}
+
+
+def build_model(
+    name: str, channels: int, size: tuple[int, int], classes: int, dropout: float
+) -> nn.Module:
+    """A fresh model, its weights drawn from torch's global generator.
+
+    Args:
+        name: A key of `MODELS`, or an import path `package.module:Class` of one's own, called
+            with the same four arguments.
+
+    Raises:
+        ValueError: If there is no such model.
+    """
+    if name in MODELS:
+        return MODELS[name](channels, size, classes, dropout)
+    if ":" not in name:
+        raise ValueError(f"unknown model {name!r}. {did_you_mean(name, tuple(MODELS))}")
+    model = import_by_path(name, "model")(channels, size, classes, dropout)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model {name!r} must make a torch.nn.Module, got {type(model).__name__}.")
+    return model

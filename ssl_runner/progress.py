@@ -1,0 +1,162 @@
+"""What the person sees while a sweep runs: a live table on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ray import tune
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ssl_runner.config import TrialConfig
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class SweepProgress:
+    """Follows the trials of a sweep, and says what became of them.
+
+    Args:
+        trials: The trials that are to run.
+        work: Labeled images each of them will learn from, at the most.
+        console: Where to say it.
+    """
+
+    def __init__(self, trials: Sequence[TrialConfig], work: Sequence[int], console: Console) -> None:
+        self.configs = {trial.trial_id: trial for trial in trials}
+        self.work = dict(zip(self.configs, work, strict=True))
+        self.console = console
+        self.running: dict[str, Mapping[str, Any] | None] = {}
+        self.ended: dict[str, str] = {}
+        self.clock = time.monotonic()
+        # Work that earlier runs did, and that says nothing of this run's pace.
+        self.head_start: dict[str, int] = {}
+        self.live: Live | None = None
+
+    def __enter__(self) -> "SweepProgress":
+        if self.console.is_terminal:
+            self.live = Live(get_renderable=self._table, console=self.console, refresh_per_second=2)
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def started(self, trial_id: str) -> None:
+        """A trial's process has begun."""
+        self.running[trial_id] = None
+
+    def epoch(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        """A trial has finished an epoch."""
+        if trial_id not in self.head_start:
+            epochs_before = int(metrics["epoch"]) - 1
+            per_epoch = int(metrics["images"]) // int(metrics["epoch"])
+            self.head_start[trial_id] = epochs_before * per_epoch
+        self.running[trial_id] = metrics
+        if not self.live:
+            config = self.configs[trial_id]
+            self._say(
+                f"{config.label}: epoch {metrics['epoch']} of {config.epochs}, "
+                f"train {metrics['train_loss']:.3f} / {metrics['train_accuracy']:.2%}, "
+                f"validation {metrics['validation_loss']:.3f} / "
+                f"{metrics['validation_accuracy']:.2%}, "
+                f"{metrics['images_per_second']:,.0f} images/s, {self._left()}"
+            )
+
+    def end(self, trial_id: str, status: str, error: str | None) -> None:
+        """A trial has its row."""
+        self.running.pop(trial_id, None)
+        self.ended[trial_id] = status
+        if error:
+            self._say(f"{self.configs[trial_id].label}: {status}: {error}")
+        elif not self.live:
+            self._say(f"{self.configs[trial_id].label}: {status}, {self._left()}")
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _left(self) -> str:
+        """How many trials are done, and an estimate of the time that the others will take."""
+        done = self._done()
+        count = f"{len(self.ended)} of {len(self.configs)} trials done"
+        remaining = sum(self.work.values()) - done
+        new = done - sum(self.head_start.values())
+        if new <= 0 or not remaining:
+            return count
+        seconds = (time.monotonic() - self.clock) * remaining / new
+        return f"{count}, about {_duration(seconds)} left"
+
+    def _done(self) -> int:
+        """Images learned from so far; those an early stop spares count as done."""
+        under_way = sum(int(metrics["images"]) for metrics in self.running.values() if metrics)
+        return under_way + sum(self.work[trial_id] for trial_id in self.ended)
+
+    def _table(self) -> Group:
+        table = Table(box=None, pad_edge=False)
+        table.add_column("trial")
+        for heading in ("epoch", "images/s", "val loss", "val acc"):
+            table.add_column(heading, justify="right")
+        for trial_id, metrics in tuple(self.running.items()):
+            config = self.configs[trial_id]
+            if metrics is None:
+                table.add_row(config.label, f"– of {config.epochs}", "–", "–", "–")
+                continue
+            table.add_row(
+                config.label,
+                f"{metrics['epoch']} of {config.epochs}",
+                f"{metrics['images_per_second']:,.0f}",
+                f"{metrics['validation_loss']:.3f}",
+                f"{metrics['validation_accuracy']:.2%}",
+            )
+        elapsed = _duration(time.monotonic() - self.clock)
+        return Group(table, Text(f"{elapsed} elapsed, {self._left()}", style="dim"))
+
+
+class ProgressCallback(tune.Callback):  # type: ignore[misc]
+    """Hands Tune's news to a `SweepProgress`, and gives a trial whose process died its row.
+
+    Args:
+        progress: What follows the sweep.
+        on_death: Writes the row of a trial that could not do so itself, given its config and why;
+            returns the reason in words.
+    """
+
+    def __init__(
+        self,
+        progress: SweepProgress,
+        on_death: Callable[[TrialConfig, BaseException | None], str],
+    ) -> None:
+        self.progress = progress
+        self.on_death = on_death
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune saves its callbacks for a restore, which we never ask it for."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.progress.started(_config_of(trial).trial_id)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        trial_id = _config_of(trial).trial_id
+        if "status" in result:
+            self.progress.end(trial_id, result["status"], result["error"])
+        else:
+            self.progress.epoch(trial_id, result)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        config = _config_of(trial)
+        error = self.on_death(config, trial.get_error())
+        self.progress.end(config.trial_id, "failed", error)
+
+
+def _config_of(trial: Any) -> TrialConfig:
+    return TrialConfig(**trial.config["trial"])

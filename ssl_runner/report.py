@@ -1,0 +1,112 @@
+"""The comparison as people read it. `python -m ssl_runner.report results` prints it."""
+
+import argparse
+import math
+import sys
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from ssl_runner.command import run_main
+from ssl_runner.results import ResultsFolder, compare
+
+
+def _cell(mean: float, spread: float, percent: bool) -> str:
+    """A mean, with its spread where there is one."""
+    if math.isnan(mean):
+        return "–"
+    scale, digits = (100, 2) if percent else (1, 3)
+    text = f"{mean * scale:.{digits}f}"
+    return text if math.isnan(spread) else f"{text} ± {spread * scale:.{digits}f}"
+
+
+def comparison_table(trials: pd.DataFrame) -> Table:
+    """`results.compare` as a table for the terminal.
+
+    Args:
+        trials: Rows as in `results/trials`.
+    """
+    compared = compare(trials)
+    validation = ", ".join(sorted(set(trials["validation"])))
+    table = Table(
+        title=f"{', '.join(sorted(set(trials['sweep'])))}: how far do the labels go?",
+        caption=(
+            f"Accuracies in %, losses in nats, mean ± standard deviation over n trials. Validation "
+            f"on: {validation}. Figures of the epoch with the lowest validation loss."
+        ),
+    )
+    last_key = compared.columns.get_loc("labeled_images")
+    assert isinstance(last_key, int)
+    keys = list(compared.columns[:last_key])
+    for name in keys:
+        table.add_column(name.replace("_", " "))
+    for heading in (
+        *("labels", "train loss", "train acc", "val loss", "val acc", "test acc", "to full"),
+        *("steps", "seconds", "n"),
+    ):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in compared.to_dict("records"):
+        figures = [
+            _cell(row[f"{name}_mean"], row[f"{name}_spread"], percent)
+            for name, percent in (
+                ("train_loss", False),
+                ("train_accuracy", True),
+                ("validation_loss", False),
+                ("validation_accuracy", True),
+                ("test_accuracy", True),
+                ("to_full", True),
+            )
+        ]
+        table.add_row(
+            *(f"{row[name]:g}" if isinstance(row[name], float) else str(row[name]) for name in keys),
+            f"{row['labeled_images']:,.0f}",
+            *figures,
+            f"{row['steps']:,.0f}",
+            f"{row['seconds']:.1f}",
+            str(row["n"]),
+        )
+    return table
+
+
+def print_comparison(trials: pd.DataFrame, console: Console) -> None:
+    """Print the comparison, and each failed trial with its reason."""
+    if (trials["status"] == "finished").any():
+        console.print(comparison_table(trials))
+    for row in trials[trials["status"] == "failed"].to_dict("records"):
+        console.print(
+            f"failed: {row['trial_id']} ({row['model']} {row['config']} {row['label_fraction']:g} "
+            f"seed {row['seed']}): {row['error']}",
+            style="red",
+            markup=False,
+        )
+
+
+def wide_console(*, record: bool = False) -> Console:
+    """A console that does not fold a table when its output goes to a file or a pipe."""
+    console = Console(record=record)
+    return console if console.is_terminal else Console(record=record, width=145)
+
+
+def main() -> int:
+    """Print the comparison of a results folder."""
+    parser = argparse.ArgumentParser(prog="python -m ssl_runner.report", description=main.__doc__)
+    parser.add_argument("results", nargs="?", default="results", help="folder or URI of the results")
+    parser.add_argument("--name", help="the sweep; without it all of them")
+    parser.add_argument("--svg", help="write what is printed to this file too, as a picture")
+    options = parser.parse_args(sys.argv[1:])
+    trials = ResultsFolder(options.results).trials(options.name)
+    if trials.empty:
+        raise ValueError(
+            f"there must be a finished trial to compare, got none in {options.results!r}"
+            f"{f' of sweep {options.name!r}' if options.name else ''}. Run ssl_runner.tune first."
+        )
+    console = wide_console(record=options.svg is not None)
+    print_comparison(trials, console)
+    if options.svg:
+        console.save_svg(options.svg, title="python -m ssl_runner.report")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

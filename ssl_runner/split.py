@@ -1,0 +1,82 @@
+"""Who keeps a label, who validates: seeded, balanced over the classes, the same in every process."""
+
+import hashlib
+
+import numpy as np
+
+from ssl_runner.keyed import generator
+
+# N = images, K = classes
+
+# One stream of random numbers per purpose, so that none of them shifts another.
+_LABELS, _SAMPLE = 0, 1
+
+
+def _shuffled_classes(labels_N: np.ndarray, seed: int, stream: int) -> list[np.ndarray]:
+    """The indices of every class that occurs, each class in an order of its own."""
+    return [
+        generator((seed, stream, int(k))).permutation(np.flatnonzero(labels_N == k))
+        for k in np.unique(labels_N)
+    ]
+
+
+def split_labels(labels_N: np.ndarray, label_fraction: float, split_seed: int) -> np.ndarray:
+    """Choose which training images keep their label, balanced over the classes.
+
+    Smaller fractions are nested in larger ones under the same seed, so that a curve over
+    fractions adds labels and never swaps them.
+
+    Args:
+        labels_N: Class of every training image, shape (N,).
+        label_fraction: Share of each class that is kept, in (0, 1], rounded to whole images.
+        split_seed: Fixes the choice; equal seeds give equal choices in every process.
+
+    Returns:
+        Sorted indices of the labeled images, int64.
+
+    Raises:
+        ValueError: If a class would keep no image.
+    """
+    kept = []
+    for members in _shuffled_classes(labels_N, split_seed, _LABELS):
+        count = int(np.floor(label_fraction * len(members) + 0.5))
+        if count == 0:
+            raise ValueError(
+                f"label_fraction must leave every class a labeled image, got {label_fraction:g}: "
+                f"a class of {len(members)} images keeps none. Try {1 / len(members):.2g} or more."
+            )
+        kept.append(members[:count])
+    return np.sort(np.concatenate(kept)).astype(np.int64)
+
+
+def stratified_sample(labels_N: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Choose exactly `count` images in the classes' own proportions (largest remainder).
+
+    Args:
+        labels_N: Class of every image, shape (N,).
+        count: Images to choose, in [1, N].
+        seed: Fixes the choice.
+
+    Returns:
+        Sorted indices, int64, shape (count,).
+
+    Raises:
+        ValueError: If `count` is not in [1, N].
+    """
+    if not 1 <= count <= len(labels_N):
+        raise ValueError(
+            f"the number of images to choose must be in [1, {len(labels_N)}], got {count}. "
+            "Choose fewer, or leave it out for all."
+        )
+    classes = _shuffled_classes(labels_N, seed, _SAMPLE)
+    exact_K = np.array([count * len(members) / len(labels_N) for members in classes])
+    take_K = np.floor(exact_K).astype(int)
+    largest_remainders = np.argsort(-(exact_K - take_K), kind="stable")[: count - take_K.sum()]
+    take_K[largest_remainders] += 1
+    chosen = [members[:n] for members, n in zip(classes, take_K, strict=True)]
+    return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def digest(indices: np.ndarray) -> str:
+    """Sixteen hex digits that tell two choices of images apart."""
+    return hashlib.sha256(np.ascontiguousarray(indices, dtype="<i8").tobytes()).hexdigest()[:16]

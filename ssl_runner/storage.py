@@ -1,0 +1,75 @@
+"""Files on a disk or in a cloud, written whole: a file that exists is complete."""
+
+import os
+import uuid
+from pathlib import Path
+
+from pyarrow import fs
+
+
+def open_folder(location: str) -> tuple[fs.FileSystem, str]:
+    """The file system and path of a folder: a local path, or `s3://…`, `gs://…` and the like.
+
+    Raises:
+        ValueError: If the location is of no known kind.
+    """
+    if "://" not in location:
+        return fs.LocalFileSystem(), str(Path(location).absolute())
+    try:
+        filesystem, path = fs.FileSystem.from_uri(location)
+    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+        raise ValueError(
+            f"the location must be a folder or a URI such as s3://bucket/results, got {location!r} "
+            f"({str(error).splitlines()[0]})."
+        ) from None
+    return filesystem, path
+
+
+def is_local(filesystem: fs.FileSystem) -> bool:
+    """Whether the file system is this machine's own (or mounted on it)."""
+    return isinstance(filesystem, fs.LocalFileSystem)
+
+
+def write_whole(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
+    """Write a file so that a reader sees all of it or nothing, even if this process dies.
+
+    Raises:
+        OSError: If it can't be written; nothing is left behind then.
+    """
+    folder = path.rpartition("/")[0]
+    filesystem.create_dir(folder, recursive=True)
+    if not is_local(filesystem):  # object stores show an object when it is complete
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(content)
+        return
+    # The dot keeps readers of the folder away from a file that is not done.
+    draft = Path(folder) / f".{uuid.uuid4().hex}.draft"
+    try:
+        with draft.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def list_files(filesystem: fs.FileSystem, folder: str, suffix: str) -> list[str]:
+    """Names of the folder's finished files with this ending, sorted; none if there is no folder."""
+    found = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+    return sorted(
+        info.base_name
+        for info in found
+        if info.is_file and info.base_name.endswith(suffix) and not info.base_name.startswith(".")
+    )
+
+
+def read_whole(filesystem: fs.FileSystem, path: str) -> bytes:
+    """A file's content.
+
+    Raises:
+        OSError: If it can't be read.
+    """
+    with filesystem.open_input_stream(path) as stream:
+        return bytes(stream.read())

@@ -1,0 +1,67 @@
+"""One trial without Ray: the same flags as the main command, the same row at the end."""
+
+import os
+import sys
+from typing import Any
+
+import torch
+
+from ssl_runner.checkpoint import Checkpoints
+from ssl_runner.command import parse, run_main
+from ssl_runner.datasets import load_dataset
+from ssl_runner.report import print_comparison, wide_console
+from ssl_runner.results import ResultsFolder
+from ssl_runner.trial import Setting, git_commit, run_trial
+
+
+def main() -> int:
+    """Train one trial without Ray, and write its row."""
+    command = parse("python -m ssl_runner.train", str(main.__doc__), sys.argv[1:], single=True)
+    (config,) = command.sweep.trials()
+    if config.num_workers > 1:
+        raise ValueError(
+            f"--num-workers must be 1 without Ray, got {config.num_workers}. "
+            "Use python -m ssl_runner.tune for several."
+        )
+    console = wide_console()
+    console.print(f"trial {config.trial_id}: {config.label}", highlight=False)
+    if command.dry_run:
+        return 0
+    results = ResultsFolder(command.results)
+    results.check_writable()
+    sweep = command.sweep.name
+    setting = Setting(
+        sweep=sweep,
+        checkpoints=results.checkpoints(sweep, config.trial_id),
+        threads=command.sweep.cpus_per_trial or len(os.sched_getaffinity(0)),
+        git_commit=git_commit(),
+    )
+    checkpoints = Checkpoints(setting.checkpoints)
+    if command.fresh or config.trial_id not in results.statuses(sweep):
+        dataset = load_dataset(config.dataset, command.data_dir)
+        if command.fresh:
+            results.forget(sweep, [config.trial_id])
+            checkpoints.clear()
+
+        def tell(metrics: dict[str, Any]) -> None:
+            console.print(
+                f"epoch {metrics['epoch']} of {config.epochs}: "
+                f"train {metrics['train_loss']:.3f} / {metrics['train_accuracy']:.2%}, "
+                f"validation {metrics['validation_loss']:.3f} / "
+                f"{metrics['validation_accuracy']:.2%}, "
+                f"{metrics['images_per_second']:,.0f} images/s",
+                highlight=False,
+            )
+
+        device = torch.device("cuda" if command.sweep.gpus_per_trial else "cpu")
+        results.write(*run_trial(config, dataset, setting, tell, device=device))
+        checkpoints.clear()
+        results.tidy()
+    rows = results.trials(sweep)
+    row = rows[rows["trial_id"] == config.trial_id]
+    print_comparison(row, console)
+    return int((row["status"] != "finished").any())
+
+
+if __name__ == "__main__":
+    run_main(main)

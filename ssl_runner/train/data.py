@@ -1,0 +1,80 @@
+"""What one trial trains, validates and tests on: indices into arrays that all trials share."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssl_runner.config import TrialConfig
+from ssl_runner.datasets import ImageDataset
+from ssl_runner.sampler import UNLABELED
+from ssl_runner.split import digest, split_labels, stratified_sample
+
+# N = images of an array, C = channels, H and W = height and width, K = classes
+
+# The subset is the same for every seed: it stands for a smaller data set, not for another draw.
+_SUBSET_SEED = 0
+
+
+@dataclass(frozen=True)
+class TrialData:
+    """What one trial sees: whole arrays, shared and read-only, and indices into them.
+
+    Attributes:
+        images_NCHW: All training images, uint8.
+        targets_N: Their classes, `UNLABELED` for every image that is not in the labeled pool.
+        labeled, unlabeled: The two pools, disjoint and sorted.
+        validation, test: Pairs of images (uint8) and classes to evaluate on; `test` is None where
+            the test images validate.
+        classes: Names of the classes, (K,).
+        split_digest: Tells this choice of labeled images from any other.
+    """
+
+    images_NCHW: np.ndarray
+    targets_N: np.ndarray
+    labeled: np.ndarray
+    unlabeled: np.ndarray
+    validation: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray] | None
+    classes: tuple[str, ...]
+    split_digest: str
+
+
+def prepare(config: TrialConfig, dataset: ImageDataset) -> TrialData:
+    """Choose the images a trial trains, validates and tests on.
+
+    Raises:
+        ValueError: If the data set is too small for the subset, the holdout or the label fraction.
+    """
+    train, test = dataset.train, dataset.test
+    pool = np.arange(len(train.labels))
+    test_indices: np.ndarray | slice = slice(None)
+    if config.subset is not None:
+        pool = stratified_sample(train.labels, config.subset, _SUBSET_SEED)
+        share_of_test = max(1, round(len(test.labels) * config.subset / len(train.labels)))
+        test_indices = stratified_sample(test.labels, share_of_test, _SUBSET_SEED)
+    test_pair = (test.images[test_indices], test.labels[test_indices])
+    validation, final_test = test_pair, None
+    if config.holdout:
+        if config.holdout >= len(pool):
+            raise ValueError(
+                f"holdout must be less than the {len(pool)} training images, got {config.holdout}."
+            )
+        held_out = pool[stratified_sample(train.labels[pool], config.holdout, config.split_seed)]
+        validation, final_test = (train.images[held_out], train.labels[held_out]), test_pair
+        pool = np.setdiff1d(pool, held_out, assume_unique=True)
+    labeled = pool
+    if config.config == "partial":
+        labeled = pool[split_labels(train.labels[pool], config.label_fraction, config.split_seed)]
+    # The labels of the other images do not enter the training at all.
+    targets_N = np.full(len(train.labels), UNLABELED, dtype=np.int64)
+    targets_N[labeled] = train.labels[labeled]
+    return TrialData(
+        images_NCHW=train.images,
+        targets_N=targets_N,
+        labeled=labeled,
+        unlabeled=np.setdiff1d(pool, labeled, assume_unique=True),
+        validation=validation,
+        test=final_test,
+        classes=train.class_names,
+        split_digest=digest(labeled),
+    )

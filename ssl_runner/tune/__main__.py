@@ -1,0 +1,37 @@
+"""The main command: run a study and compare its trials. Ray and torch are imported when it runs."""
+
+import sys
+
+from rich.table import Table
+
+from ssl_runner.command import Command, parse, run_main
+from ssl_runner.report import wide_console
+from ssl_runner.tune.environment import set_environment
+
+
+def print_plan(command: Command) -> None:
+    """Print the trials that a command would run."""
+    table = Table(title=f"{command.sweep.name}: trials")
+    for heading in ("trial id", "trial", "split seed", "epochs", "workers"):
+        table.add_column(heading)
+    for trial in command.sweep.trials():
+        budget = str(trial.max_steps or trial.epochs) + (" steps" if trial.max_steps else "")
+        workers = str(trial.num_workers)
+        table.add_row(trial.trial_id, trial.label, str(trial.split_seed), budget, workers)
+    wide_console().print(table)
+
+
+def main() -> int:
+    """Run full and partial training at several label fractions, and compare them."""
+    command = parse("python -m ssl_runner.tune", str(main.__doc__), sys.argv[1:])
+    if command.dry_run:
+        print_plan(command)
+        return 0
+    set_environment(local=command.address is None)
+    from ssl_runner.tune.sweep import run_sweep  # seconds of imports, and only now
+
+    return run_sweep(command)
+
+
+if __name__ == "__main__":
+    run_main(main)

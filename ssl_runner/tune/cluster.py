@@ -1,0 +1,208 @@
+"""Starting a local Ray, or joining a cluster; and whether a sweep fits there."""
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+from ray._common.network_utils import parse_address
+from ray._private.services import canonicalize_bootstrap_address
+from ray.exceptions import RayError
+
+from ssl_runner.config import SweepConfig
+
+_CONNECT_SECONDS = 10
+
+# The arrays of a data set are far smaller; Ray needs some room for what it passes about.
+_OBJECT_STORE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray that has been started or joined.
+
+    Attributes:
+        nodes: What each living node has: {"CPU": 2.0, ...}, by its id.
+        scratch: A folder for Ray's own files; None on a cluster of several nodes, where only a
+            shared place will do.
+        to_come: The same for each node that an autoscaler may yet add; None: unknown.
+    """
+
+    nodes: dict[str, dict[str, float]]
+    scratch: Path | None
+    to_come: list[dict[str, float]] | None
+
+    def each(self, resource: str) -> list[float]:
+        """How much of a resource ("CPU", "GPU") each node has, those to come included."""
+        nodes = [*self.nodes.values(), *(self.to_come or ())]
+        return [node.get(resource, 0.0) for node in nodes]
+
+
+@contextlib.contextmanager
+def ray_cluster(address: str | None, data_bytes: int, verbose: bool) -> Iterator[Cluster]:
+    """Start a local Ray, or join the one at `address`; leave nothing of it behind.
+
+    Args:
+        address: `host:port` or `auto`; None starts a local Ray on the loopback interface.
+        data_bytes: Size of the arrays that go into a local Ray's object store.
+        verbose: Whether Ray's own output is let through.
+
+    Raises:
+        ValueError: If nobody answers at `address`.
+    """
+    # A trial's failure is a row, and is said; Ray's own account of it is a traceback.
+    level = logging.INFO if verbose else logging.CRITICAL
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(level)
+    scratch = Path(tempfile.mkdtemp(prefix="ssl_runner-", dir=_short_temporary_folder()))
+    try:
+        if address is None:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=verbose,
+                logging_level=level,
+                object_store_memory=_OBJECT_STORE_BYTES + 2 * data_bytes,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(scratch),
+            )
+        else:
+            _join(address, verbose, level)
+        nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+        yield Cluster(
+            nodes=nodes,
+            scratch=scratch if len(nodes) == 1 else None,
+            to_come=[] if address is None else _nodes_to_come(),
+        )
+    finally:
+        ray.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _short_temporary_folder() -> str:
+    """The temporary folder, unless its path is too long for Ray's sockets (107 bytes in all)."""
+    usual = tempfile.gettempdir()
+    return usual if len(usual.encode()) <= 20 else "/tmp"
+
+
+def _join(address: str, verbose: bool, level: int) -> None:
+    """Join a running cluster.
+
+    Raises:
+        ValueError: If nobody answers.
+    """
+    try:
+        # Ray's own attempt takes seconds, even where the port is closed.
+        found = canonicalize_bootstrap_address(address)
+        host, port = parse_address(found or "") or ("", "")
+        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+        ray.init(address=address, log_to_driver=verbose, logging_level=level)
+    except (OSError, OverflowError, RuntimeError, ValueError, RayError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"--address must be that of a running Ray cluster, host:port or auto, got {address!r} "
+            f"({reason}). Is the cluster up (ray status), and is this machine in it?"
+        ) from None
+
+
+@ray.remote(num_cpus=0, resources={"node:__internal_head__": 0.001})  # type: ignore[untyped-decorator]
+def _autoscaling_config(gcs_address: str) -> dict[str, Any] | None:
+    """The autoscaler's settings, read on the head; None if none runs.
+
+    Ray has no open question for this: its `get_max_resources_from_cluster_config` answers None
+    even where an autoscaler runs, so its process is looked for, and the file it was started with.
+    """
+    import psutil  # comes inside ray
+
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if f"--gcs-address={gcs_address}" not in words:  # another cluster's
+            continue
+        for word in words:
+            if word.startswith("--autoscaling-config="):
+                loaded: dict[str, Any] = yaml.safe_load(
+                    Path(word.partition("=")[2]).expanduser().read_text()
+                )
+                return loaded
+    return None
+
+
+def _nodes_to_come() -> list[dict[str, float]] | None:
+    """What each node has that an autoscaler may yet add; None where that can't be known."""
+    if "KUBERNETES_SERVICE_HOST" in os.environ:  # KubeRay's autoscaler is in another container
+        return None
+    config = ray.get(_autoscaling_config.remote(ray.get_runtime_context().gcs_address)) or {}
+    limit = int(config.get("max_workers", 0))
+    types = dict(config.get("available_node_types", {}))
+    types.pop(config.get("head_node_type"), None)
+    return [
+        kind.get("resources", {})
+        for kind in types.values()
+        for _ in range(min(limit, int(kind.get("max_workers", limit))))
+    ]
+
+
+def check_fits(sweep: SweepConfig, cluster: Cluster) -> None:
+    """Refuse a sweep one of whose trials the cluster could never run.
+
+    Raises:
+        ValueError: Naming what is asked for, what is there, and the fix.
+    """
+    workers = sweep.trial.num_workers
+    if cluster.to_come is None:
+        return
+    for resource, asked, flag in (
+        ("CPU", float(sweep.cpus), "--cpus-per-trial"),
+        ("GPU", sweep.gpus_per_trial, "--gpus-per-trial"),
+    ):
+        each = cluster.each(resource)
+        total, largest = sum(each), max(each, default=0.0)
+        if asked > total or asked / workers > largest:
+            where = "this machine" if len(each) == 1 else f"{len(each)} nodes"
+            flags = f"{flag} or --num-workers" if workers > 1 else flag
+            raise ValueError(
+                f"a trial must fit into the cluster, got {flag} {asked:g} with --num-workers "
+                f"{workers}: {where}: {total:g} {resource}s, {largest:g} on the largest. "
+                f"Lower {flags}."
+            )
+
+
+def check_shared(location: str, is_local: bool, cluster: Cluster) -> None:
+    """Refuse a local results folder that other nodes of the cluster don't see.
+
+    Raises:
+        ValueError: Naming the folder and the fix.
+    """
+    if not is_local or len(cluster.nodes) == 1:
+        return
+    marker = Path(location) / f".seen-{secrets.token_hex(8)}"
+    marker.touch()
+    try:
+        seen = [
+            ray.remote(num_cpus=0)(Path.exists)
+            .options(
+                scheduling_strategy=ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+                    node_id, soft=False
+                )
+            )
+            .remote(marker)
+            for node_id in cluster.nodes
+        ]
+        unseen = sum(not is_seen for is_seen in ray.get(seen))
+    finally:
+        marker.unlink()
+    if unseen:
+        raise ValueError(
+            f"--results must be seen by every node of a cluster, got {location!r}, which {unseen} of "
+            f"{len(cluster.nodes)} nodes don't see: rows and checkpoints are written where the "
+            "trials run. Try s3://bucket/results or a shared directory."
+        )

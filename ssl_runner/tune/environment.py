@@ -1,0 +1,39 @@
+"""Ray's settings, which it reads from the environment when it is imported."""
+
+import os
+import secrets
+
+_ALWAYS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # no telemetry
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # the user's relative paths stay what they were
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # also how soon a worker's report is seen
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the rows are ours
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the sweep here, not only Tune's loop
+}
+
+# An address where nobody answers is an error in seconds; Ray would try for a quarter of an hour.
+_JOINING = {
+    "RAY_NUM_REDIS_GET_RETRIES": "1",
+    "RAY_gcs_rpc_server_connect_timeout_s": "3",
+    "RAY_py_gcs_connect_timeout_s": "3",
+}
+
+
+def set_environment(local: bool) -> None:
+    """Set what Ray is to find; call it before `import ray`. What the user has set stays.
+
+    Args:
+        local: Whether a Ray of our own is to be started. It then gets token authentication, on
+            purpose, with a token that lives as long as it does; left to itself Ray writes one into
+            the home folder. A cluster is joined under the user's own settings.
+    """
+    for name, value in _ALWAYS.items():
+        os.environ.setdefault(name, value)
+    if not local:
+        for name, value in _JOINING.items():
+            os.environ.setdefault(name, value)
+    else:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

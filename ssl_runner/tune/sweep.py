@@ -1,0 +1,177 @@
+"""A sweep: which of its trials are to run, in what order, and what is said at the end."""
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import ray
+from ray import tune
+from rich.console import Console
+
+from ssl_runner.checkpoint import Checkpoints
+from ssl_runner.command import Command
+from ssl_runner.config import SweepConfig, TrialConfig
+from ssl_runner.datasets import ImageDataset, load_dataset
+from ssl_runner.models import build_model
+from ssl_runner.progress import ProgressCallback, SweepProgress
+from ssl_runner.report import print_comparison, wide_console
+from ssl_runner.results import ResultsFolder
+from ssl_runner.storage import is_local
+from ssl_runner.train import prepare
+from ssl_runner.trial import failed_rows, git_commit
+from ssl_runner.tune.cluster import Cluster, check_fits, check_shared, ray_cluster
+from ssl_runner.tune.worker import Shared, train_in_tune
+
+RESTARTS = 2
+"""How often a trial goes on from its last checkpoint after its process has died."""
+
+# What a trial takes that only waits for its Ray Train workers. Tune refuses none at all, and any
+# share of a CPU would be missing when the workers want them all: so a byte of memory.
+_WAITING = {"memory": 1.0}
+
+
+def run_sweep(command: Command) -> int:
+    """Run what is left of a sweep, print the comparison, and say where the files are.
+
+    Returns:
+        The exit code: 0, or 1 if a trial failed.
+
+    Raises:
+        ValueError: Over what the user can mend; nothing in the results folder was touched then.
+    """
+    console = wide_console()
+    sweep, trials = command.sweep, command.sweep.trials()
+    results = ResultsFolder(command.results)
+    results.check_writable()
+    statuses = {} if command.fresh else results.statuses(sweep.name)
+    kept = {"finished"} if command.retry_failed else {"finished", "failed"}
+    pending = [trial for trial in trials if statuses.get(trial.trial_id) not in kept]
+    if len(pending) < len(trials):
+        skipped = len(trials) - len(pending)
+        console.print(f"{skipped} of {len(trials)} trials are in {command.results} already")
+    if pending:
+        _run(command, results, pending, console)
+        results.tidy()
+    rows = results.trials(sweep.name)
+    print_comparison(rows[rows["trial_id"].isin([trial.trial_id for trial in trials])], console)
+    console.print(
+        f"rows: {results.location}/trials   epochs: {results.location}/epochs   "
+        f"(pandas.read_parquet reads them)",
+        highlight=False,
+        soft_wrap=True,
+    )
+    statuses = results.statuses(sweep.name)
+    return int(any(statuses.get(trial.trial_id) != "finished" for trial in trials))
+
+
+def _run(
+    command: Command, results: ResultsFolder, pending: Sequence[TrialConfig], console: Console
+) -> None:
+    sweep = command.sweep
+    dataset = load_dataset(sweep.trial.dataset, command.data_dir)
+    labeled = _check_trials(pending, dataset)
+    work = {trial.trial_id: _work(trial, labeled[_size_key(trial)]) for trial in pending}
+    # The longest first: what is left for the end is short, and no core waits long for another.
+    pending = sorted(pending, key=lambda trial: -work[trial.trial_id])
+    data_bytes = dataset.train.images.nbytes + dataset.test.images.nbytes
+    with ray_cluster(command.address, data_bytes, command.verbose) as cluster:
+        check_fits(sweep, cluster)
+        check_shared(results.location, is_local(results.filesystem), cluster)
+        if command.fresh:
+            results.forget(sweep.name, [trial.trial_id for trial in sweep.trials()])
+            for trial in sweep.trials():
+                Checkpoints(results.checkpoints(sweep.name, trial.trial_id)).clear()
+        storage = f"{results.location}/ray" if cluster.scratch is None else str(cluster.scratch)
+        shared = Shared(
+            sweep=sweep.name,
+            results=results.location,
+            dataset=[ray.put(dataset)],
+            threads=sweep.cpus // sweep.trial.num_workers,
+            gpus_per_worker=sweep.gpus_per_trial / sweep.trial.num_workers,
+            storage=f"{storage}/{sweep.name}",
+            git_commit=git_commit(),
+            verbose=command.verbose,
+        )
+
+        def on_death(config: TrialConfig, error: BaseException | None) -> str:
+            reason = _reason(error)
+            setting = shared.setting(config, node="")
+            results.write(*failed_rows(config, setting, reason, datetime.now(UTC)))
+            return reason
+
+        with SweepProgress(pending, [work[t.trial_id] for t in pending], console) as progress:
+            tune.Tuner(
+                tune.with_resources(
+                    tune.with_parameters(train_in_tune, shared=shared),
+                    tune.PlacementGroupFactory([_resources(sweep)]),
+                ),
+                param_space={
+                    "trial": tune.grid_search([dataclasses.asdict(trial) for trial in pending])
+                },
+                tune_config=tune.TuneConfig(
+                    max_concurrent_trials=_concurrent(sweep, cluster),
+                    reuse_actors=True,  # a process imports torch once, not once a trial
+                    trial_dirname_creator=lambda trial: trial.trial_id,
+                ),
+                run_config=tune.RunConfig(
+                    name=sweep.name,
+                    storage_path=storage,
+                    callbacks=[ProgressCallback(progress, on_death)],
+                    failure_config=tune.FailureConfig(max_failures=RESTARTS),
+                    verbose=0,
+                ),
+            ).fit()
+
+
+SizeKey = tuple[int | None, int, float]
+
+
+def _size_key(trial: TrialConfig) -> SizeKey:
+    """What the sizes of a trial's pools depend on."""
+    return trial.subset, trial.holdout, trial.label_fraction
+
+
+def _check_trials(trials: Sequence[TrialConfig], dataset: ImageDataset) -> dict[SizeKey, int]:
+    """Try what each trial needs before any of them starts; labeled images by their key.
+
+    Raises:
+        ValueError: If the data or a model does not do for a trial.
+    """
+    channels, height, width = dataset.train.images.shape[1:]
+    for name in {trial.model for trial in trials}:
+        build_model(name, channels, (height, width), len(dataset.train.class_names), 0.0)
+    distinct = {_size_key(trial): trial for trial in trials}
+    return {key: len(prepare(trial, dataset).labeled) for key, trial in distinct.items()}
+
+
+def _work(trial: TrialConfig, labeled: int) -> int:
+    """Labeled images that a trial learns from, at the most."""
+    if trial.max_steps is not None:
+        return trial.max_steps * trial.batch_size
+    return trial.epochs * labeled
+
+
+def _resources(sweep: SweepConfig) -> dict[str, float]:
+    """What Tune reserves for a trial. Ray Train reserves for its workers itself."""
+    if sweep.trial.num_workers > 1:
+        return _WAITING
+    resources = {"CPU": float(sweep.cpus)}
+    if sweep.gpus_per_trial:
+        resources["GPU"] = sweep.gpus_per_trial
+    return resources
+
+
+def _concurrent(sweep: SweepConfig, cluster: Cluster) -> int | None:
+    """Trials at a time: no more than fit with all their workers, or two would wait for each other."""
+    if sweep.trial.num_workers == 1:
+        return sweep.max_concurrent
+    fit = int(sum(cluster.each("CPU")) // sweep.cpus)
+    if sweep.gpus_per_trial:
+        fit = min(fit, int(sum(cluster.each("GPU")) // sweep.gpus_per_trial))
+    return min(max(fit, 1), sweep.max_concurrent or max(fit, 1))
+
+
+def _reason(error: BaseException | None) -> str:
+    """Why a trial's process could not write its own row, in a line."""
+    lines = [line for line in str(error or "").strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "the trial's process died"

@@ -1,0 +1,78 @@
+"""What runs in a trial's process: the trial, and its rows written when it ends."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+
+from ssl_runner.checkpoint import Checkpoints
+from ssl_runner.config import TrialConfig
+from ssl_runner.results import ResultsFolder
+from ssl_runner.trial import Setting, run_trial
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all trials of a sweep have in common.
+
+    Attributes:
+        sweep: Name of the sweep.
+        results: Folder or URI of the results.
+        dataset: The data set in Ray's object store, in a list so that it is not fetched on the way.
+        threads: CPUs of each worker.
+        gpus_per_worker: GPUs of each worker.
+        storage: Folder for Ray's own files.
+        git_commit: Commit of the source.
+        verbose: Whether Ray's own output is let through.
+    """
+
+    sweep: str
+    results: str
+    dataset: list[Any]
+    threads: int
+    gpus_per_worker: float
+    storage: str
+    git_commit: str | None
+    verbose: bool
+
+    def setting(self, config: TrialConfig, node: str) -> Setting:
+        """Where a trial runs and keeps its state."""
+        return Setting(
+            sweep=self.sweep,
+            checkpoints=ResultsFolder(self.results).checkpoints(self.sweep, config.trial_id),
+            threads=self.threads,
+            git_commit=self.git_commit,
+            ray_version=ray.__version__,
+            node=node,
+        )
+
+
+def train_in_tune(param: dict[str, Any], shared: Shared) -> None:
+    """A Tune function: one trial, in this process or over Ray Train's workers."""
+    config = TrialConfig(**param["trial"])
+    node: str = ray.get_runtime_context().get_node_id()[:12]
+    setting = shared.setting(config, node)
+    if config.num_workers == 1:
+        rows = run_trial(
+            config,
+            ray.get(shared.dataset[0]),
+            setting,
+            tune.report,
+            device=torch.device("cuda" if shared.gpus_per_worker else "cpu"),
+        )
+    else:
+        from ssl_runner.distributed import run_over_workers  # a second, for those that need it
+
+        rows = run_over_workers(
+            config,
+            shared.dataset[0],
+            setting,
+            gpus_per_worker=shared.gpus_per_worker,
+            storage=shared.storage,
+            verbose=shared.verbose,
+        )
+    ResultsFolder(shared.results).write(*rows)
+    Checkpoints(setting.checkpoints).clear()  # only now: until the row is there they are needed
+    tune.report({"status": rows[0]["status"], "error": rows[0].get("error")})

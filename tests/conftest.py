@@ -1,0 +1,9 @@
+import pytest
+
+from ssl_runner.datasets import ImageDataset, load_dataset
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist() -> ImageDataset:
+    """The real data, from the person's own cache: fetched once per machine, read once per run."""
+    return load_dataset("fashion_mnist")

@@ -1,0 +1,51 @@
+"""Models of one's own, as a user would bring them, and some that go wrong on purpose."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Linear(nn.Module):
+    """The smallest classifier."""
+
+    def __init__(self, channels: int, size: tuple[int, int], classes: int, dropout: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels * size[0] * size[1], classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.linear(images.flatten(1))
+        return scores
+
+
+class Diverging(Linear):
+    """Its loss is not a number."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images) * torch.nan
+
+
+class Raising(Linear):
+    """It breaks in mid-training."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("the weights are tired")
+
+
+class Killed(Linear):
+    """Its process is killed in its second epoch, the first time; SSL_RUNNER_TEST_MARK is the mark."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.steps = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        mark = Path(os.environ["SSL_RUNNER_TEST_MARK"])
+        self.steps += self.training
+        if self.steps == 25 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(images)
