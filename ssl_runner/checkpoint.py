@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import pickle
 from typing import Any
 
 import torch
@@ -44,10 +43,10 @@ class Checkpoints:
         for name in reversed(self._names()):
             path = f"{self.folder}/{name}"
             content = read_whole(self.filesystem, path)
-            if hashlib.sha256(content).hexdigest()[:16] == name[17:33]:
+            if hashlib.sha256(content).hexdigest()[:16] == name.removesuffix(".pt").rpartition("-")[2]:
                 try:
                     state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-                except (RuntimeError, EOFError, pickle.UnpicklingError):
+                except Exception:  # bytes that are no checkpoint can make a pickle raise anything
                     state = None
                 if isinstance(state, dict):
                     return state

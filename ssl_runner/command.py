@@ -108,7 +108,9 @@ def _default_text(default: Any) -> str:
     return f" (default: {' '.join(str(value) for value in values)})"
 
 
-def _add_flag(group: argparse._ArgumentGroup, name: str, field: dataclasses.Field[Any]) -> None:
+def _add_flag(
+    group: argparse._ArgumentGroup, name: str, field: dataclasses.Field[Any], default: Any
+) -> None:
     """A flag for a setting. Its text is read as the same text in a study file would be."""
     kind = _without_none(field.type)
     is_list = typing.get_origin(kind) is tuple
@@ -117,10 +119,10 @@ def _add_flag(group: argparse._ArgumentGroup, name: str, field: dataclasses.Fiel
         "--" + name.replace("_", "-"),
         dest=name,
         type=str if item is Text else _read,
-        nargs="+" if is_list else None,
+        nargs="+" if is_list or name == "num_workers" else None,
         metavar=name.upper().rstrip("S") if is_list else name.upper(),
         default=argparse.SUPPRESS,
-        help=(field.metadata["help"] + _default_text(field.default)).replace("%", "%%"),
+        help=(field.metadata["help"] + _default_text(default)).replace("%", "%%"),
     )
 
 
@@ -145,12 +147,15 @@ def _parser(prog: str, description: str, single: bool) -> Parser:
     left_out = {"trial", "max_concurrent", "configs"} if single else {"trial"}
     for name, field in sweep_fields.items():
         if name in AXES and single:
-            _add_flag(study, AXES[name], trial_fields[AXES[name]])
+            single_field = trial_fields[AXES[name]]
+            # No split seeds: the trial's seed is its split seed.
+            default = None if field.default is None else single_field.default
+            _add_flag(study, single_field.name, single_field, default)
         elif name not in left_out:
-            _add_flag(study, name, field)
+            _add_flag(study, name, field, field.default)
     for name, field in trial_fields.items():
         if name not in AXES.values():
-            _add_flag(study, name, field)
+            _add_flag(study, name, field, field.default)
     run = parser.add_argument_group("the run")
     run.add_argument("--results", default="results", help="folder or URI of the results")
     run.add_argument(
@@ -167,7 +172,7 @@ def _parser(prog: str, description: str, single: bool) -> Parser:
         run.add_argument("--retry-failed", action="store_true", help="run trials again that failed")
         run.add_argument(
             "--address",
-            default=os.environ.get("RAY_ADDRESS"),
+            default=os.environ.get("RAY_ADDRESS") or None,
             help="Ray cluster, host:port or auto (or RAY_ADDRESS); without it a local one is started",
         )
         run.add_argument("--verbose", action="store_true", help="let Ray's own output through")

@@ -8,6 +8,7 @@ import json
 import math
 import re
 import reprlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,11 +22,13 @@ MODELS = ("CNN", "AdaptiveCNN")
 METHODS = ("pass",)
 ORDERS = ("interleave", "shuffle", "labeled_first", "paired")
 LAST_BATCHES = ("partial", "drop", "pad")
+AUGMENTS = ("none", "weak")
 PRECISIONS = ("auto", "fp32", "bf16")
 
 Precision = Literal["auto", "fp32", "bf16"]
 Order = Literal["interleave", "shuffle", "labeled_first", "paired"]
 LastBatch = Literal["partial", "drop", "pad"]
+Augment = Literal["none", "weak"]
 
 
 def _number(value: object) -> object:
@@ -127,7 +130,12 @@ class TrialConfig:
     holdout: Whole = setting(0, "training images set aside for validation; 0: the test images validate")
     order: Order = setting("interleave", "how the two kinds of batches follow each other")
     last_batch: LastBatch = setting("partial", "what becomes of the last images of a pool")
-    num_workers: Whole = setting(1, "processes that train one trial together")
+    augment: Augment = setting("none", "views of the labeled images: none, or weak (flip and shift)")
+    flip: bool = setting(True, "whether a view may be mirrored; false where left and right matter")
+    num_workers: Whole = setting(1, "processes that train one trial together; two numbers: elastic")
+    min_workers: Whole | None = setting(
+        None, "elastic: go on with so few when others are lost; none: all of them, always"
+    )
 
     def __post_init__(self) -> None:
         share = self.label_fraction / 100  # 10 % is written as 0.10, 12.5 % as 0.125
@@ -159,10 +167,15 @@ class TrialConfig:
         fix = "0 validates on the test images."
         _require(self.holdout >= 0, "holdout", "at least 0", self.holdout, fix)
         _require(self.num_workers >= 1, "num_workers", "at least 1", self.num_workers, "Try 1.")
+        low, high = self.min_workers, self.num_workers
+        fix = f"Try num_workers: [1, {high}]."
+        rule = f"in [1, num_workers] = [1, {high}]"
+        _require(low is None or 1 <= low <= high, "min_workers", rule, low, fix)
         for name, known in (
             ("order", ORDERS),
             ("last_batch", LAST_BATCHES),
             ("precision", PRECISIONS),
+            ("augment", AUGMENTS),
         ):
             value = getattr(self, name)
             _require(value in known, name, "one of " + ", ".join(known), value, f"Try {known[0]}.")
@@ -235,8 +248,11 @@ class SweepConfig:
     split_seeds: tuple[Whole, ...] | None = setting(
         None, "split seeds, each combined with each seed; none: each trial's seed is its split seed"
     )
-    cpus_per_trial: Whole | None = setting(
+    cpus_per_trial: Real | None = setting(
         None, "CPUs, and so threads, of a trial over all its workers; none: one per worker"
+    )
+    checkpoint_steps: Whole | None = setting(
+        None, "steps between checkpoints within an epoch; none: one after each epoch only"
     )
     gpus_per_trial: Real = setting(0.0, "GPUs of a trial over all its workers; 0.25 shares one")
     max_concurrent: Whole | None = setting(None, "trials at a time; none: as many as fit")
@@ -259,34 +275,39 @@ class SweepConfig:
             if values is None:
                 continue
             _require(len(values) > 0, axis, "a list of at least one", list(values), "Name one.")
-            doubles = [] if len(set(values)) == len(values) else sorted(values, key=values.count)
-            _require(not doubles, axis, "without repetition", doubles[-1:], "Name it once.")
-        cpus, workers = self.cpus_per_trial, self.trial.num_workers
-        _require(
-            cpus is None or (cpus >= workers and cpus % workers == 0),
-            "cpus_per_trial",
-            f"a multiple of num_workers ({workers})",
-            cpus,
-            f"Try {workers}.",
-        )
+            (value, times), *_ = Counter(values).most_common(1)
+            _require(times == 1, axis, "without repetition", value, "Name it once.")
+        cpus, fix = self.cpus_per_trial, f"Try {self.trial.num_workers}."
+        _require(cpus is None or 0 < cpus < math.inf, "cpus_per_trial", "more than 0", cpus, fix)
+        steps, fix = self.checkpoint_steps, "Leave it out for one after each epoch."
+        _require(steps is None or steps > 0, "checkpoint_steps", "at least 1", steps, fix)
         fix = "0 trains on the CPU."
         gpus = self.gpus_per_trial
         _require(0 <= gpus < math.inf, "gpus_per_trial", "at least 0, and finite", gpus, fix)
         fix = "Leave it out for as many as fit."
         limit = self.max_concurrent
         _require(limit is None or limit > 0, "max_concurrent", "at least 1", limit, fix)
+        for axis, single in AXES.items():  # also what no trial uses, such as the methods of full
+            for value in getattr(self, axis) or ():
+                dataclasses.replace(self.trial, **{single: value})
         self.trials()  # every combination is checked now, not when its turn comes
 
     @property
-    def cpus(self) -> int:
-        """CPUs of one trial over all its workers."""
-        return self.cpus_per_trial or self.trial.num_workers
+    def cpus_per_worker(self) -> float:
+        """CPUs of each worker of a trial."""
+        workers = self.trial.num_workers
+        return (self.cpus_per_trial or workers) / workers
+
+    @property
+    def threads(self) -> int:
+        """Threads of each worker of a trial: as many as it has whole CPUs, and one at least."""
+        return max(1, int(self.cpus_per_worker))
 
     def trials(self) -> tuple[TrialConfig, ...]:
         """Every combination once, full before partial, in the order of the lists."""
         made: dict[str, TrialConfig] = {}
         split_seeds = self.split_seeds or (None,)
-        for config in sorted(self.configs):
+        for config in self.configs:
             fractions = (1.0,) if config == "full" else self.label_fractions
             for model, fraction, method, seed, split_seed in itertools.product(
                 self.models, fractions, self.methods, self.seeds, split_seeds
@@ -303,7 +324,7 @@ class SweepConfig:
                     split_seed=seed if chosen is None else chosen,
                 )
                 made.setdefault(trial.trial_id, trial)
-        return tuple(made.values())
+        return tuple(sorted(made.values(), key=lambda trial: trial.config != "full"))
 
 
 SWEEP_KEYS = tuple(field.name for field in dataclasses.fields(SweepConfig) if field.name != "trial")
@@ -335,6 +356,21 @@ def _listed(value: object) -> str:
     return shown(value if isinstance(value, list) else [value])
 
 
+def _elastic(trial: dict[str, object]) -> dict[str, object]:
+    """`num_workers: [1, 3]` as the two settings it stands for."""
+    workers = trial.get("num_workers")
+    if not isinstance(workers, list | tuple):
+        return trial
+    if len(workers) == 1:
+        return trial | {"num_workers": workers[0]}
+    if len(workers) != 2:
+        raise ValueError(
+            f"num_workers must be a number or two, the fewest and the most, got {shown(workers)}. "
+            "Try [1, 2]."
+        )
+    return trial | {"min_workers": workers[0], "num_workers": workers[1]}
+
+
 def sweep_from_settings(settings: Mapping[str, object]) -> SweepConfig:
     """A sweep from the flat keys of a study file or the command line.
 
@@ -358,7 +394,7 @@ def sweep_from_settings(settings: Mapping[str, object]) -> SweepConfig:
                 f"Did you mean {_listed(nested[axis])}?"
             )
     try:
-        trial = {key: settings[key] for key in TRIAL_KEYS if key in settings}
+        trial = _elastic({key: settings[key] for key in TRIAL_KEYS if key in settings})
         nested["trial"] = _adapter(TrialConfig).validate_python(trial)
         sweep: SweepConfig = _adapter(SweepConfig).validate_python(nested)
     except ValidationError as error:
@@ -443,7 +479,8 @@ def load_settings(path: Path) -> dict[str, object]:
     if not isinstance(loaded, dict):
         got = "nothing" if loaded is None else type(loaded).__name__
         raise ValueError(f"{path}: a study must be lines of 'key: value', got {got}. {example}")
-    return {"name": path.stem} | loaded
+    settings: dict[str, object] = {"name": path.stem}
+    return settings | loaded
 
 
 def load_sweep(path: Path) -> SweepConfig:

@@ -39,6 +39,7 @@ def run_over_workers(
     dataset_ref: Any,
     setting: Setting,
     *,
+    cpus_per_worker: float,
     gpus_per_worker: float,
     storage: str,
     verbose: bool,
@@ -47,7 +48,7 @@ def run_over_workers(
 
     Args:
         dataset_ref: The data set in Ray's object store.
-        setting: Its `threads` are each worker's CPUs.
+        cpus_per_worker, gpus_per_worker: What Ray reserves for each of them.
         storage: Folder for Ray Train's own files, seen by all nodes.
         verbose: Whether Ray Train's own log lines are let through.
 
@@ -55,14 +56,16 @@ def run_over_workers(
         Rank 0's rows.
     """
     started = datetime.now(UTC)
-    resources = {"CPU": float(setting.threads)}
+    resources = {"CPU": cpus_per_worker}
     if gpus_per_worker:
         resources["GPU"] = gpus_per_worker
     trainer = TorchTrainer(
         _work,
         train_loop_config={"config": config, "dataset": dataset_ref, "setting": setting},
         scaling_config=ScalingConfig(
-            num_workers=config.num_workers,
+            num_workers=config.num_workers
+            if config.min_workers is None
+            else (config.min_workers, config.num_workers),
             use_gpu=gpus_per_worker > 0,
             resources_per_worker=resources,
         ),

@@ -19,7 +19,7 @@ class Batch:
     Attributes:
         images: uint8, (B, C, H, W).
         targets: int64, (B,); `UNLABELED` throughout in a batch of that kind.
-        step, kind, size, own, weight: As in `RankBatch`.
+        step, kind, size, start, own, weight: As in `RankBatch`.
     """
 
     images: torch.Tensor
@@ -27,6 +27,7 @@ class Batch:
     step: int
     kind: Kind
     size: int
+    start: int
     own: int
     weight: float
 
@@ -70,6 +71,7 @@ class PartiallyLabeledDataset(Dataset[Any]):
             step=indices.step,
             kind=indices.kind,
             size=indices.size,
+            start=indices.start,
             own=indices.own,
             weight=indices.weight,
         )

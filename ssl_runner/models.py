@@ -21,11 +21,19 @@ class CNN(nn.Module):
         size: Height and width of an image, each at least 4.
         classes: Number of classes, K.
         dropout: Share of the 128 hidden features that is dropped while training.
+
+    Raises:
+        ValueError: If the images are too small.
     """
 
     def __init__(self, channels: int, size: tuple[int, int], classes: int, dropout: float) -> None:
         super().__init__()
         height, width = size
+        if min(size) < 4:
+            raise ValueError(
+                f"images must be at least 4×4 for {type(self).__name__}, which halves them twice, got "
+                f"{height}×{width}. Name a model of your own as package.module:Class."
+            )
         halves, quarters = (height // 2, width // 2), (height // 4, width // 4)
         pool_1, pool_2 = self.pools(halves, quarters)
         self.features = nn.Sequential(
@@ -86,13 +94,14 @@ def build_model(
             with the same four arguments.
 
     Raises:
-        ValueError: If there is no such model.
+        ValueError: If there is no such model, or it does not do for such images.
     """
     if name in MODELS:
         return MODELS[name](channels, size, classes, dropout)
     if ":" not in name:
         raise ValueError(f"unknown model {name!r}. {did_you_mean(name, tuple(MODELS))}")
-    model = import_by_path(name, "model")(channels, size, classes, dropout)
+    make = import_by_path(name, "model")
+    model = make(channels, size, classes, dropout) if callable(make) else make
     if not isinstance(model, nn.Module):
         raise ValueError(f"model {name!r} must make a torch.nn.Module, got {type(model).__name__}.")
     return model

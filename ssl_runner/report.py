@@ -1,15 +1,19 @@
 """The comparison as people read it. `python -m ssl_runner.report results` prints it."""
 
-import argparse
 import math
 import sys
+from typing import TYPE_CHECKING
 
-import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from ssl_runner.command import run_main
-from ssl_runner.results import ResultsFolder, compare
+from ssl_runner.command import Parser, run_main
+
+# pandas takes half a second to import, which --help and a refused flag can do without.
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def _cell(mean: float, spread: float, percent: bool) -> str:
@@ -21,31 +25,44 @@ def _cell(mean: float, spread: float, percent: bool) -> str:
     return text if math.isnan(spread) else f"{text} ± {spread * scale:.{digits}f}"
 
 
-def comparison_table(trials: pd.DataFrame) -> Table:
+def _key(value: object) -> Text:
+    """What a row is of; a name that looks like rich's markup stays as it is."""
+    if isinstance(value, float):
+        return Text("–" if math.isnan(value) else f"{value:.10g}")
+    return Text(str(value))
+
+
+def comparison_table(trials: "pd.DataFrame") -> Table:
     """`results.compare` as a table for the terminal.
 
     Args:
         trials: Rows as in `results/trials`.
     """
+    from ssl_runner.results import compare
+
     compared = compare(trials)
     validation = ", ".join(sorted(set(trials["validation"])))
     table = Table(
-        title=f"{', '.join(sorted(set(trials['sweep'])))}: how far do the labels go?",
-        caption=(
+        title=Text(f"{', '.join(sorted(set(trials['sweep'])))}: how far do the labels go?"),
+        caption=Text(
             f"Accuracies in %, losses in nats, mean ± standard deviation over n trials. Validation "
             f"on: {validation}. Figures of the epoch with the lowest validation loss."
         ),
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     last_key = compared.columns.get_loc("labeled_images")
     assert isinstance(last_key, int)
     keys = list(compared.columns[:last_key])
     for name in keys:
-        table.add_column(name.replace("_", " "))
+        table.add_column(name.replace("_", "\n"), no_wrap=True, overflow="ignore")
     for heading in (
         *("labels", "train loss", "train acc", "val loss", "val acc", "test acc", "to full"),
         *("steps", "seconds", "n"),
     ):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
     for row in compared.to_dict("records"):
         figures = [
             _cell(row[f"{name}_mean"], row[f"{name}_spread"], percent)
@@ -59,7 +76,7 @@ def comparison_table(trials: pd.DataFrame) -> Table:
             )
         ]
         table.add_row(
-            *(f"{row[name]:g}" if isinstance(row[name], float) else str(row[name]) for name in keys),
+            *(_key(row[name]) for name in keys),
             f"{row['labeled_images']:,.0f}",
             *figures,
             f"{row['steps']:,.0f}",
@@ -69,17 +86,30 @@ def comparison_table(trials: pd.DataFrame) -> Table:
     return table
 
 
-def print_comparison(trials: pd.DataFrame, console: Console) -> None:
+def print_comparison(trials: "pd.DataFrame", console: Console) -> None:
     """Print the comparison, and each failed trial with its reason."""
     if (trials["status"] == "finished").any():
-        console.print(comparison_table(trials))
+        _print_whole(comparison_table(trials), console)
     for row in trials[trials["status"] == "failed"].to_dict("records"):
         console.print(
             f"failed: {row['trial_id']} ({row['model']} {row['config']} {row['label_fraction']:g} "
             f"seed {row['seed']}): {row['error']}",
             style="red",
             markup=False,
+            emoji=False,
+            soft_wrap=True,
         )
+
+
+def _print_whole(table: Table, console: Console) -> None:
+    """Print a table with all its figures; a terminal that is too narrow folds the lines itself."""
+    width = console.width
+    needed = console.measure(table, options=console.options.update(width=10_000)).maximum
+    console.width = max(width, needed)
+    try:
+        console.print(table)
+    finally:
+        console.width = width
 
 
 def wide_console(*, record: bool = False) -> Console:
@@ -90,11 +120,13 @@ def wide_console(*, record: bool = False) -> Console:
 
 def main() -> int:
     """Print the comparison of a results folder."""
-    parser = argparse.ArgumentParser(prog="python -m ssl_runner.report", description=main.__doc__)
+    parser = Parser(allow_abbrev=False, prog="python -m ssl_runner.report", description=main.__doc__)
     parser.add_argument("results", nargs="?", default="results", help="folder or URI of the results")
     parser.add_argument("--name", help="the sweep; without it all of them")
     parser.add_argument("--svg", help="write what is printed to this file too, as a picture")
-    options = parser.parse_args(sys.argv[1:])
+    options = parser.parse_known(sys.argv[1:])
+    from ssl_runner.results import ResultsFolder
+
     trials = ResultsFolder(options.results).trials(options.name)
     if trials.empty:
         raise ValueError(
@@ -104,7 +136,13 @@ def main() -> int:
     console = wide_console(record=options.svg is not None)
     print_comparison(trials, console)
     if options.svg:
-        console.save_svg(options.svg, title="python -m ssl_runner.report")
+        try:
+            console.save_svg(options.svg, title="python -m ssl_runner.report")
+        except OSError as error:
+            raise ValueError(
+                f"--svg must be a file that can be written, got {options.svg!r} ({error.strerror}). "
+                "Choose another."
+            ) from None
     return 0
 
 

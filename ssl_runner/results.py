@@ -57,7 +57,10 @@ _SETTINGS = {
     "holdout": (_WHOLE, "training images set aside for validation; 0: the test images validate"),
     "order": (_TEXT, "how the two kinds of batches follow each other"),
     "last_batch": (_TEXT, "what becomes of the last images of a pool"),
-    "num_workers": (_WHOLE, "processes that trained the trial together"),
+    "augment": (_TEXT, "views of the labeled images: none or weak"),
+    "flip": (pa.bool_(), "whether a view may be mirrored"),
+    "num_workers": (_WHOLE, "processes that train the trial together"),
+    "min_workers": (_WHOLE, "elastic: the fewest it goes on with; null: not elastic"),
 }
 
 _FIGURES = {
@@ -103,6 +106,7 @@ TRIALS = _schema(
         "parameters": (_WHOLE, "trained weights of the model"),
         "device": (_TEXT, "device of rank 0"),
         "precision_used": (_TEXT, "fp32 or bf16"),
+        "world_size": (_WHOLE, "processes that trained it at its end"),
         "threads": (_WHOLE, "CPU threads of each worker"),
         "node": (_TEXT, "machine of rank 0"),
         "started_at": (_TIME, "when the trial last started, UTC"),
@@ -179,7 +183,7 @@ class ResultsFolder:
         """Status of every trial of a sweep that has a row, by its id."""
         found: dict[str, str] = {}
         for name in list_files(self.filesystem, f"{self.root}/trials", ".parquet"):
-            if not name.startswith(f"{sweep}--"):
+            if name.rpartition("--")[0] != sweep:  # the sweep's own name may hold a --
                 continue
             content = read_whole(self.filesystem, f"{self.root}/trials/{name}")
             # Not read_table: it reads in threads, which a program that ends at once trips over.
@@ -293,5 +297,4 @@ def compare(trials: pd.DataFrame) -> pd.DataFrame:
     table: pd.DataFrame = done.groupby(keys, dropna=False, sort=False).agg(**aggregates).reset_index()
     order = [*varying, "model", "label_fraction", "method"]
     ascending = [name != "label_fraction" for name in order]
-    table.sort_values(order, ascending=ascending, ignore_index=True, inplace=True)
-    return table
+    return table.sort_values(order, ascending=ascending, ignore_index=True)

@@ -5,18 +5,20 @@ the ranks' slices put together are the batch of a single worker.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from itertools import chain
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch.distributed as dist
 from torch.utils.data import Sampler
 
-from ssl_runner.keyed import Permutation, permutation
+from ssl_runner.keyed import EXACT_UP_TO, Permutation, scattered
 
-# n = images of a global batch, W = world_size, r = rank, t = step
+# n = images of a global batch, W = world_size, r = rank, t = step, M = steps looked at in one go
 
 UNLABELED = -1
 """The target of an image without a label (scikit-learn's convention)."""
@@ -31,11 +33,16 @@ LastBatch = Literal["partial", "drop", "pad"]
 # Streams of random numbers, one per purpose; the pools' own streams are their kinds.
 _ORDER_STREAM = 2
 
-# How many steps of the plan are looked at in one go when a whole kind is skipped.
-_LOOKAHEAD = 65536
+# Steps of the plan that are looked at in one go, and indices that are made in one go: enough that the
+# calls cost little for each, few enough that the arrays stay in a core's cache.
+_LOOKAHEAD = 1 << 16
+_BLOCK = 1 << 14
 
-# Pools longer than this are known by a sample of their entries: reading a billion would take seconds.
-_DIGEST_ENTRIES = 1 << 17
+# Pools longer than EXACT_UP_TO are known by about so many of their entries: reading a billion would
+# take seconds, and pull a memory-mapped file into memory.
+_DIGEST_ENTRIES = 1 << 10
+
+Count = TypeVar("Count", int, np.ndarray)
 
 
 class GlobalBatch(NamedTuple):
@@ -45,25 +52,38 @@ class GlobalBatch(NamedTuple):
     indices: np.ndarray  # int64, (n,)
 
 
-def share(n: int, rank: int, world_size: int) -> tuple[int, int]:
+class Block(NamedTuple):
+    """Some of the plan's steps, made in one go."""
+
+    steps: np.ndarray  # int64, (M,)
+    kinds: np.ndarray  # int8, (M,)
+    sizes: np.ndarray  # int64, (M,): images of each global batch, n
+    indices: np.ndarray  # int64, (M, n or more): one global batch a row, of which the first n count
+
+
+def share(n: Count, rank: int, world_size: int) -> tuple[Count, Count]:
     """The part `[start, stop)` of `n` images that is this rank's; W need not divide n."""
     return n * rank // world_size, n * (rank + 1) // world_size
 
 
-def _pool_digest(pool: Pool) -> str:
-    """Sixteen hex digits of a pool's entries; a long one is known by its length and a sample."""
+def _entries(pool: np.ndarray | range) -> np.ndarray:
+    """A pool, or a slice of one, as an array; int64."""
     if isinstance(pool, range):
-        return f"range({pool.start}, {pool.stop}, {pool.step})"
-    assert isinstance(pool, np.ndarray)
-    step = max(1, len(pool) // _DIGEST_ENTRIES)
-    entries = np.ascontiguousarray(pool[::step], dtype="<i8").tobytes()
+        return np.arange(pool.start, pool.stop, pool.step)
+    return np.ascontiguousarray(pool, dtype=np.int64)
+
+
+def _pool_digest(pool: np.ndarray | range) -> str:
+    """Sixteen hex digits of a pool's entries; a long one is known by its length and a sample."""
+    step = 1 if len(pool) <= EXACT_UP_TO else len(pool) // _DIGEST_ENTRIES
+    entries = _entries(pool[::step]).astype("<i8", copy=False).tobytes()
     return hashlib.sha256(len(pool).to_bytes(8, "little") + entries).hexdigest()[:16]
 
 
 def _as_pool(pool: Pool, name: str) -> np.ndarray | range:
     if isinstance(pool, range):
         return pool
-    array = pool if isinstance(pool, np.ndarray) else np.asarray(pool, dtype=np.int64)
+    array = pool if isinstance(pool, np.ndarray) else np.asarray(pool)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and len(array)):
         raise ValueError(
             f"{name} must be whole numbers in one dimension, got {array.dtype} of shape {array.shape}. "
@@ -78,11 +98,12 @@ class EpochPlan:
 
     `plan[t]` is step t's kind and global batch, and can be asked for at any t on its own. Pools may
     be arrays, memory-mapped arrays or ranges; memory does not grow with a pool above
-    `keyed.EXACT_UP_TO` images.
+    `keyed.EXACT_UP_TO` images. They are taken as they are: an index that stands in a pool twice, or
+    in both, comes that often.
 
     Args:
         labeled: Indices of the labeled pool.
-        unlabeled: Indices of the unlabeled pool, none of them in the labeled pool.
+        unlabeled: Indices of the unlabeled pool.
         batch_size: Images in a global batch, n, of either kind.
         seed: Drives the order, with `epoch`.
         epoch: Number of the epoch, from 0.
@@ -113,8 +134,11 @@ class EpochPlan:
         object.__setattr__(self, "unlabeled", _as_pool(self.unlabeled, "unlabeled"))
         for name, lowest in (("batch_size", 1), ("mu", 1), ("seed", 0), ("epoch", 0)):
             value = getattr(self, name)
-            if value < lowest:
-                raise ValueError(f"{name} must be at least {lowest}, got {value}. Try {lowest}.")
+            if value < lowest or value != int(value):
+                raise ValueError(
+                    f"{name} must be a whole number of at least {lowest}, got {value}. Try {lowest}."
+                )
+            object.__setattr__(self, name, int(value))
         for name, known in (
             ("order", ("interleave", "shuffle", "labeled_first", "paired")),
             ("last_batch", ("partial", "drop", "pad")),
@@ -122,15 +146,27 @@ class EpochPlan:
             value = getattr(self, name)
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
+        if len(self) * min(self._batches) >= 1 << 63:
+            raise ValueError(f"an epoch must have fewer steps, got {len(self)}. Raise batch_size.")
+
+    @cached_property
+    def _pools(self) -> tuple[np.ndarray | range, np.ndarray | range]:
+        """The pools by kind."""
+        return cast(tuple[np.ndarray | range, np.ndarray | range], (self.labeled, self.unlabeled))
 
     @cached_property
     def _batches(self) -> tuple[int, int]:
-        """Batches of one passage through each pool."""
+        """Batches of one passage through each pool, by kind."""
         fill = self.batch_size - 1 if self.last_batch != "drop" else 0
-        return (
-            (len(self.labeled) + fill) // self.batch_size,
-            (len(self.unlabeled) + fill) // self.batch_size,
-        )
+        labeled, unlabeled = ((len(pool) + fill) // self.batch_size for pool in self._pools)
+        return labeled, unlabeled
+
+    @cached_property
+    def _width(self) -> int:
+        """Images of the largest batch."""
+        if self.last_batch == "pad":
+            return self.batch_size
+        return min(self.batch_size, max(map(len, self._pools)))
 
     @cached_property
     def _length(self) -> int:
@@ -145,8 +181,21 @@ class EpochPlan:
 
     @cached_property
     def _step_order(self) -> Permutation:
-        """Random places for the kinds: of all steps (`shuffle`), or in each stretch."""
+        """The order of all steps, for `shuffle`."""
         return Permutation(len(self), (self.seed, self.epoch, _ORDER_STREAM))
+
+    @cached_property
+    def _pool_orders(self) -> dict[int, tuple[int, Permutation]]:
+        """The last passage through each pool, and its order: none is drawn twice on a walk."""
+        return {}
+
+    def _pool_order(self, kind: int, passage: int) -> Permutation:
+        """The order in which a pool is gone through in this passage."""
+        kept = self._pool_orders.get(kind)
+        if kept is None or kept[0] != passage:
+            order = Permutation(len(self._pools[kind]), (self.seed, self.epoch, kind, passage))
+            kept = self._pool_orders[kind] = (passage, order)
+        return kept[1]
 
     def _locate(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Kind of each step in `t`, and the number of the batch among those of its kind."""
@@ -168,26 +217,37 @@ class EpochPlan:
         stretch = t * rarer // len(self)
         start = -(-stretch * len(self) // rarer)
         width = -(-(stretch + 1) * len(self) // rarer) - start
-        place = start + self._step_order.noise(stretch) % width.astype(np.uint64)
+        place = start + scattered(stretch, width, (self.seed, self.epoch, _ORDER_STREAM))
         is_rarer = t == place
         number = np.where(is_rarer, stretch, t - stretch - (t > place))
         kind = is_rarer if rarer == unlabeled else ~is_rarer
         return kind.astype(np.int8), number
 
-    def _batch(self, kind: Kind, number: int) -> np.ndarray:
-        """The global batch of this number among those of its kind; int64, (n,)."""
-        pool = self.unlabeled if kind == UNLABELED_KIND else self.labeled
-        passage, number = divmod(number, self._batches[kind])
-        order = permutation(len(pool), (self.seed, self.epoch, kind, passage))
-        start, stop = number * self.batch_size, (number + 1) * self.batch_size
-        if stop <= len(pool) or self.last_batch == "partial":
-            places = order.slice(start, min(stop, len(pool)))
-        else:
-            places = order.at(np.arange(start, stop) % len(pool))
+    def _rows(self, kind: int, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The batches of these numbers among those of their kind: sizes, int64, (M,), and indices,
+        int64, (M, width). The pool's last batch goes on from the pool's beginning."""
+        pool = self._pools[kind]
+        passages, numbers = np.divmod(numbers, self._batches[kind])
+        sizes = np.full(len(numbers), self.batch_size)
+        if self.last_batch == "partial":
+            sizes = np.minimum(sizes, len(pool) - numbers * self.batch_size)
+        places = numbers[:, None] * self.batch_size + np.arange(self._width)
+        places[numbers == self._batches[kind] - 1] %= len(pool)
+        for passage in range(passages[0], passages[-1] + 1):  # they only ascend
+            first, last = np.searchsorted(passages, (passage, passage + 1))
+            places[first:last] = self._pool_order(kind, passage).at(places[first:last])
         if isinstance(pool, range):
-            return pool.start + pool.step * places
-        assert isinstance(pool, np.ndarray)
-        return np.asarray(pool[places], dtype=np.int64)
+            return sizes, pool.start + pool.step * places
+        return sizes, np.asarray(pool[places], dtype=np.int64)
+
+    def _block(self, steps: np.ndarray, kinds: np.ndarray, numbers: np.ndarray) -> Block:
+        sizes = np.empty(len(steps), dtype=np.int64)
+        indices = np.empty((len(steps), self._width), dtype=np.int64)
+        for kind in (LABELED_KIND, UNLABELED_KIND):
+            rows = np.flatnonzero(kinds == kind)
+            if len(rows):
+                sizes[rows], indices[rows] = self._rows(kind, numbers[rows])
+        return Block(steps, kinds, sizes, indices)
 
     def kinds(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Kind of each step from `start` to `stop` (or the end); int8."""
@@ -201,12 +261,13 @@ class EpochPlan:
         """
         if not 0 <= t < len(self):
             raise IndexError(f"the epoch has {len(self)} steps, and none of number {t}")
-        return next(self.walk(t, t + 1))[1]
+        block = next(self.walk(t, t + 1))
+        return GlobalBatch(block.kinds.tolist()[0], block.indices[0, : block.sizes[0]])
 
     def walk(
-        self, start: int, stop: int | None = None, skip_unlabeled: bool = False
-    ) -> Iterator[tuple[int, GlobalBatch]]:
-        """Each step's number and batch, from `start` on; unlabeled ones may be left out unmade."""
+        self, start: int = 0, stop: int | None = None, skip_unlabeled: bool = False
+    ) -> Iterator[Block]:
+        """The steps from `start` to `stop` (or the end); unlabeled ones may be left out unmade."""
         stop = len(self) if stop is None else stop
         for first in range(start, stop, _LOOKAHEAD):
             steps = np.arange(first, min(first + _LOOKAHEAD, stop))
@@ -214,21 +275,24 @@ class EpochPlan:
             if skip_unlabeled:
                 labeled = kinds == LABELED_KIND
                 steps, kinds, numbers = steps[labeled], kinds[labeled], numbers[labeled]
-            for t, kind, number in zip(steps.tolist(), kinds.tolist(), numbers.tolist(), strict=True):
-                yield t, GlobalBatch(kind, self._batch(kind, number))
+            rows = max(1, _BLOCK // self._width)
+            for row in range(0, len(steps), rows):
+                part = slice(row, row + rows)
+                yield self._block(steps[part], kinds[part], numbers[part])
 
     def labeled_steps(self, start: int = 0) -> int:
         """Labeled steps from `start` to the end of the epoch."""
-        return sum(
-            int(np.sum(self.kinds(first, min(first + _LOOKAHEAD, len(self))) == LABELED_KIND))
-            for first in range(start, len(self), _LOOKAHEAD)
+        passed = sum(
+            int(np.sum(self.kinds(first, min(first + _LOOKAHEAD, start)) == LABELED_KIND))
+            for first in range(0, start, _LOOKAHEAD)
         )
+        return len(self) - self._batches[UNLABELED_KIND] - passed
 
     def fingerprint(self) -> dict[str, str | int]:
         """What the order of the batches depends on, but for the epoch: plain values, one per field."""
         return {
-            "labeled": _pool_digest(self.labeled),
-            "unlabeled": _pool_digest(self.unlabeled),
+            "labeled": _pool_digest(self._pools[LABELED_KIND]),
+            "unlabeled": _pool_digest(self._pools[UNLABELED_KIND]),
             "batch_size": self.batch_size,
             "seed": self.seed,
             "order": self.order,
@@ -240,45 +304,63 @@ class EpochPlan:
 class RankBatch(list[int]):
     """One rank's images of a step: a list of indices that also knows its place.
 
+    It keeps its attributes on the way to a loader's worker process.
+
     Attributes:
         step: Number of the step in the epoch, t.
         kind: `LABELED_KIND` or `UNLABELED_KIND`.
         size: Images in the global batch, n.
+        start: Place in the global batch of this rank's first image.
         own: How many of them are this rank's, n_r. With none, the list holds one filler image.
         weight: W·n_r/n. The mean loss times this, averaged over ranks as DDP does, is the mean
             over the global batch.
     """
 
+    __slots__ = ("kind", "own", "size", "start", "step", "weight")
+
     step: int
     kind: Kind
     size: int
+    start: int
     own: int
     weight: float
 
     @classmethod
-    def cut(cls, step: int, batch: GlobalBatch, rank: int, world_size: int) -> "RankBatch":
-        """This rank's slice of a global batch."""
-        size = len(batch.indices)
-        start, stop = share(size, rank, world_size)
+    def cut(cls, block: Block, rank: int, world_size: int) -> "Iterator[RankBatch]":
+        """This rank's slice of each global batch."""
+        starts, stops = share(block.sizes, rank, world_size)
+        own = stops - starts
+        weights = world_size * own / block.sizes
         # Never an empty batch: the rank must take part in the all-reduce. Its weight is 0.
-        cut = cls(batch.indices[start : max(stop, start + 1)].tolist() or batch.indices[:1].tolist())
-        cut.step, cut.kind, cut.size, cut.own = step, batch.kind, size, stop - start
-        cut.weight = world_size * cut.own / size
-        return cut
+        stops = np.maximum(stops, starts + 1)
+        # One list for all, of which each batch is a slice: far faster than a list from each row.
+        left, right = starts.min(), stops.max()
+        indices = block.indices[:, left:right].ravel().tolist()
+        offsets = np.arange(len(starts)) * (right - left) - left
+        columns = (block.steps, block.kinds, block.sizes, starts, own, weights)
+        slices = (offsets + starts, offsets + stops)
+        for step, kind, size, start, own_, weight, first, end in zip(
+            *(column.tolist() for column in columns + slices), strict=True
+        ):
+            cut = cls(indices[first:end])
+            cut.step, cut.kind, cut.size = step, kind, size
+            cut.start, cut.own, cut.weight = start, own_, weight
+            yield cut
 
 
 class HomogeneousBatchSampler(Sampler[list[int]]):
     """A batch sampler for `DataLoader(batch_sampler=...)` whose batches are all of one kind.
 
     Each rank makes its own, with equal arguments, and draws its slice of the same plan. Call
-    `set_epoch` before each epoch. After a batch has been trained on, add 1 to `step`, so that
-    `state_dict()` says what was consumed and not what a prefetching loader has fetched.
+    `set_epoch` before each epoch. After a batch has been trained on, add 1 to `step` (or make it
+    `batch.step + 1` where unlabeled batches are skipped), so that `state_dict()` says what was
+    consumed and not what a prefetching loader has fetched.
 
     Args:
         labeled, unlabeled, batch_size, seed, order, last_batch, mu: As in `EpochPlan`; `batch_size`
             is the global batch's, over all ranks.
-        num_replicas: Number of ranks, W; by default torch.distributed's, or 1.
-        rank: Rank of this process, in [0, W); by default torch.distributed's, or 0.
+        num_replicas: Number of ranks, W; by default that of torch.distributed's group, or 1.
+        rank: Rank of this process, in [0, W); by default its rank there, or 0.
         skip_unlabeled: Leave the unlabeled batches out of the walk, though they stay in the plan
             and keep their step numbers: for a method that learns nothing from them.
 
@@ -287,7 +369,8 @@ class HomogeneousBatchSampler(Sampler[list[int]]):
         with none gets one filler image at weight 0.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of its range, or if several processes were started and
+            have no group yet to ask for rank and size.
     """
 
     def __init__(
@@ -304,8 +387,10 @@ class HomogeneousBatchSampler(Sampler[list[int]]):
         mu: int = 1,
         skip_unlabeled: bool = False,
     ) -> None:
-        self.num_replicas = _world_size() if num_replicas is None else num_replicas
-        self.rank = _rank() if rank is None else rank
+        if num_replicas is None or rank is None:
+            group_rank, group_size = _rank_and_size()
+        self.num_replicas = group_size if num_replicas is None else num_replicas
+        self.rank = group_rank if rank is None else rank
         if self.num_replicas < 1:
             raise ValueError(f"num_replicas must be at least 1, got {self.num_replicas}. Try 1.")
         if not 0 <= self.rank < self.num_replicas:
@@ -330,6 +415,11 @@ class HomogeneousBatchSampler(Sampler[list[int]]):
         return self.plan.fingerprint()
 
     @property
+    def sampler(self) -> "HomogeneousBatchSampler":
+        """Itself: Lightning and Accelerate look for `set_epoch` at `batch_sampler.sampler`."""
+        return self
+
+    @property
     def epoch(self) -> int:
         """The epoch whose batches come next."""
         return self.plan.epoch
@@ -342,8 +432,11 @@ class HomogeneousBatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[RankBatch]:
         """This rank's batches from `step` to the end of the epoch; asking changes nothing."""
-        for t, batch in self.plan.walk(self.step, skip_unlabeled=self.skip_unlabeled):
-            yield RankBatch.cut(t, batch, self.rank, self.num_replicas)
+        # Looked up now and not at the first batch, so that an iterator stays in its epoch.
+        blocks = self.plan.walk(self.step, skip_unlabeled=self.skip_unlabeled)
+        return chain.from_iterable(
+            RankBatch.cut(block, self.rank, self.num_replicas) for block in blocks
+        )
 
     def __len__(self) -> int:
         """Batches that are left in this epoch."""
@@ -386,9 +479,15 @@ class HomogeneousBatchSampler(Sampler[list[int]]):
         self.step = state["step"]
 
 
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+def _rank_and_size() -> tuple[int, int]:
+    """This process's place in torch.distributed's default group."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    started = os.environ.get("WORLD_SIZE", "1")
+    if started != "1":
+        # Every process would go through all of the data, as though it were alone.
+        raise ValueError(
+            "torch.distributed must be initialized before the sampler is made, got no process group "
+            f"and WORLD_SIZE={started}. Call init_process_group first, or pass num_replicas and rank."
+        )
+    return 0, 1

@@ -36,6 +36,7 @@ class Setting:
         sweep: Name of the sweep.
         checkpoints: Folder of the trial's checkpoints, a path or URI.
         threads: CPU threads of each worker.
+        checkpoint_steps: Steps between checkpoints within an epoch, or None.
         git_commit: Commit of the source, from `git_commit()` on the machine that has it.
         ray_version: Ray's version, or None without Ray.
         node: Name of the machine.
@@ -44,6 +45,7 @@ class Setting:
     sweep: str
     checkpoints: str
     threads: int
+    checkpoint_steps: int | None = None
     git_commit: str | None = None
     ray_version: str | None = None
     node: str = socket.gethostname()
@@ -85,7 +87,15 @@ def run_trial(
         resume = checkpoints.load()
         if resume is not None:
             history.extend(resume["progress"]["history"])
-        result = fit(config, data, device=device, report=report, group=group, resume=resume)
+        result = fit(
+            config,
+            data,
+            device=device,
+            report=report,
+            group=group,
+            resume=resume,
+            checkpoint_steps=setting.checkpoint_steps,
+        )
     except (ValueError, FloatingPointError) as error:
         # What the settings lead to is the same on every rank, and would be the same again.
         return failed_rows(config, setting, str(error), started, history)
@@ -95,6 +105,7 @@ def run_trial(
         "data_digest": dataset.digest,
         "seconds": time.perf_counter() - clock,
         "device": _device_name(device),
+        "world_size": 1 if group is None else dist.get_world_size(group),
     }
     return row, result.history
 

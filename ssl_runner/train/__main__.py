@@ -33,7 +33,8 @@ def main() -> int:
     setting = Setting(
         sweep=sweep,
         checkpoints=results.checkpoints(sweep, config.trial_id),
-        threads=command.sweep.cpus_per_trial or len(os.sched_getaffinity(0)),
+        threads=int(command.sweep.cpus_per_trial or len(os.sched_getaffinity(0))) or 1,
+        checkpoint_steps=command.sweep.checkpoint_steps,
         git_commit=git_commit(),
     )
     checkpoints = Checkpoints(setting.checkpoints)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ssl_runner.augment import draw, weak
 from ssl_runner.config import TrialConfig
 from ssl_runner.keyed import seed_of
 from ssl_runner.loader import Batch, PartiallyLabeledDataset, make_loader
@@ -25,7 +26,7 @@ from ssl_runner.train.evaluation import Evaluation, evaluate, rank_and_size, sum
 # B = images in this rank's batch, C = channels, H and W = height and width, K = classes
 
 # What the seeds of torch's generator are drawn for, so that no two purposes share one.
-_WEIGHTS, _STEP = 0, 1
+_WEIGHTS, _STEP, _WEAK = 0, 1, 2
 
 Report = Callable[[dict[str, Any] | None, dict[str, Any]], None]
 """Called with an epoch's metrics (None in mid-epoch) and the training state, which holds live
@@ -135,7 +136,7 @@ def train_epoch(
         # The generator is set by place, so that nothing about it needs to be saved: a run that
         # starts here draws the same numbers as one that came by.
         torch.manual_seed(seed_of((config.seed, _STEP, epoch, batch.step, rank)))
-        images_BCHW = to_model_input(batch.images, device)
+        images_BCHW = to_model_input(_view(batch, config, epoch, device), device)
         targets_B = batch.targets.to(device, non_blocking=True)
         with autocast(precision, device):
             scores_BK = model(images_BCHW)
@@ -149,6 +150,37 @@ def train_epoch(
             sums.images += batch.own
         if after_step(batch):
             return
+
+
+def _view(batch: Batch, config: TrialConfig, epoch: int, device: torch.device) -> torch.Tensor:
+    """The labeled images as the model learns from them: as they are, or a weak view of each."""
+    images_BCHW = batch.images.to(device, non_blocking=True)
+    if config.augment == "none":
+        return images_BCHW
+    key = (config.seed, _WEAK, epoch, batch.step)
+    stop = batch.start + len(images_BCHW)
+    return weak(images_BCHW, draw(key, batch.size, batch.start, stop, 3), config.flip)
+
+
+def _agree(sampler: HomogeneousBatchSampler, group: dist.ProcessGroup | None) -> None:
+    """Compare what the ranks are about to do: one that has more steps would wait for ever.
+
+    Raises:
+        ValueError: On every rank, if any two differ; says who has what.
+    """
+    if group is None:
+        return
+    own = {"epoch": sampler.epoch, "step": sampler.step, "steps": len(sampler.plan)}
+    own |= sampler.fingerprint  # type: ignore[arg-type]
+    all_of_them: list[dict[str, Any]] = [{}] * dist.get_world_size(group)
+    dist.all_gather_object(all_of_them, own, group=group)
+    differ = [name for name in own if len({other[name] for other in all_of_them}) > 1]
+    if differ:
+        raise ValueError(
+            "all ranks must follow the same plan, got "
+            + "; ".join(f"{name} {[other[name] for other in all_of_them]}" for name in differ)
+            + " (rank 0 first). Start every rank with equal arguments."
+        )
 
 
 def fit(
@@ -245,6 +277,7 @@ def fit(
     while not _finished(config, progress, sampler.step):
         epoch = len(progress.history)
         sampler.set_epoch(epoch)
+        _agree(sampler, group)
         model.train()
         clock, cpu_clock = time.perf_counter(), time.process_time()
         if not budget_spent():  # it may have been restored at the budget's last step

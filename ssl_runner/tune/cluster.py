@@ -157,16 +157,17 @@ def check_fits(sweep: SweepConfig, cluster: Cluster) -> None:
     Raises:
         ValueError: Naming what is asked for, what is there, and the fix.
     """
-    workers = sweep.trial.num_workers
+    workers = sweep.trial.min_workers or sweep.trial.num_workers
     if cluster.to_come is None:
         return
-    for resource, asked, flag in (
-        ("CPU", float(sweep.cpus), "--cpus-per-trial"),
-        ("GPU", sweep.gpus_per_trial, "--gpus-per-trial"),
+    for resource, per_worker, flag in (
+        ("CPU", sweep.cpus_per_worker, "--cpus-per-trial"),
+        ("GPU", sweep.gpus_per_trial / sweep.trial.num_workers, "--gpus-per-trial"),
     ):
         each = cluster.each(resource)
+        asked = per_worker * workers
         total, largest = sum(each), max(each, default=0.0)
-        if asked > total or asked / workers > largest:
+        if asked > total or per_worker > largest:
             where = "this machine" if len(each) == 1 else f"{len(each)} nodes"
             flags = f"{flag} or --num-workers" if workers > 1 else flag
             raise ValueError(

@@ -86,7 +86,9 @@ def _run(
             sweep=sweep.name,
             results=results.location,
             dataset=[ray.put(dataset)],
-            threads=sweep.cpus // sweep.trial.num_workers,
+            threads=sweep.threads,
+            cpus_per_worker=sweep.cpus_per_worker,
+            checkpoint_steps=sweep.checkpoint_steps,
             gpus_per_worker=sweep.gpus_per_trial / sweep.trial.num_workers,
             storage=f"{storage}/{sweep.name}",
             git_commit=git_commit(),
@@ -155,7 +157,7 @@ def _resources(sweep: SweepConfig) -> dict[str, float]:
     """What Tune reserves for a trial. Ray Train reserves for its workers itself."""
     if sweep.trial.num_workers > 1:
         return _WAITING
-    resources = {"CPU": float(sweep.cpus)}
+    resources = {"CPU": sweep.cpus_per_worker}
     if sweep.gpus_per_trial:
         resources["GPU"] = sweep.gpus_per_trial
     return resources
@@ -165,7 +167,8 @@ def _concurrent(sweep: SweepConfig, cluster: Cluster) -> int | None:
     """Trials at a time: no more than fit with all their workers, or two would wait for each other."""
     if sweep.trial.num_workers == 1:
         return sweep.max_concurrent
-    fit = int(sum(cluster.each("CPU")) // sweep.cpus)
+    workers = sweep.trial.num_workers
+    fit = int(sum(cluster.each("CPU")) // (sweep.cpus_per_worker * workers))
     if sweep.gpus_per_trial:
         fit = min(fit, int(sum(cluster.each("GPU")) // sweep.gpus_per_trial))
     return min(max(fit, 1), sweep.max_concurrent or max(fit, 1))

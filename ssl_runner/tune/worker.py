@@ -21,7 +21,9 @@ class Shared:
         sweep: Name of the sweep.
         results: Folder or URI of the results.
         dataset: The data set in Ray's object store, in a list so that it is not fetched on the way.
-        threads: CPUs of each worker.
+        threads: Threads of each worker.
+        cpus_per_worker: CPUs that Ray reserves for each worker.
+        checkpoint_steps: Steps between checkpoints within an epoch, or None.
         gpus_per_worker: GPUs of each worker.
         storage: Folder for Ray's own files.
         git_commit: Commit of the source.
@@ -32,6 +34,8 @@ class Shared:
     results: str
     dataset: list[Any]
     threads: int
+    cpus_per_worker: float
+    checkpoint_steps: int | None
     gpus_per_worker: float
     storage: str
     git_commit: str | None
@@ -43,6 +47,7 @@ class Shared:
             sweep=self.sweep,
             checkpoints=ResultsFolder(self.results).checkpoints(self.sweep, config.trial_id),
             threads=self.threads,
+            checkpoint_steps=self.checkpoint_steps,
             git_commit=self.git_commit,
             ray_version=ray.__version__,
             node=node,
@@ -69,6 +74,7 @@ def train_in_tune(param: dict[str, Any], shared: Shared) -> None:
             config,
             shared.dataset[0],
             setting,
+            cpus_per_worker=shared.cpus_per_worker,
             gpus_per_worker=shared.gpus_per_worker,
             storage=shared.storage,
             verbose=shared.verbose,

@@ -1,0 +1,186 @@
+"""How fast is the loop? Ours and the notebook's, alternating in one run: medians and ratios.
+
+python experiments/benchmarks/training.py              # everything: about 6 minutes on two cores
+python experiments/benchmarks/training.py --rounds 1   # a first look
+
+Each figure is a median over the rounds, in seconds for one epoch at batch 64: the notebook's loop
+(written out below as a user would have it); ours in fp32 and with precision auto; ours at 10 % labels
+with `pass` against training on as many images alone; and what each part of a step costs, with the
+share of it that is not forward, backward or optimizer step.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import ToTensor
+from torchvision.transforms.functional import to_pil_image
+
+from ssl_runner.config import TrialConfig
+from ssl_runner.datasets import ImageDataset, load_dataset
+from ssl_runner.loader import PartiallyLabeledDataset, make_loader
+from ssl_runner.models import CNN
+from ssl_runner.sampler import HomogeneousBatchSampler
+from ssl_runner.train import fit, prepare
+from ssl_runner.train.device import autocast, resolve_precision, to_model_input
+
+CPU = torch.device("cpu")
+
+
+class NotebookDataset(Dataset[tuple[torch.Tensor, int]]):
+    """Images one by one, through PIL and ToTensor, as torchvision's data sets give them."""
+
+    def __init__(self, dataset: ImageDataset) -> None:
+        self.images = torch.tensor(dataset.train.images)
+        self.labels = dataset.train.labels
+        self.transform = ToTensor()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(to_pil_image(self.images[index])), int(self.labels[index])
+
+
+class NotebookCNN(nn.Module):
+    """The notebook's model with its pool in use, ReLU before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 32, 3, padding=1)
+        self.conv2 = nn.Conv2d(32, 64, 3, padding=1)
+        self.pool = nn.MaxPool2d(2)
+        self.fc1 = nn.Linear(3136, 128)
+        self.fc2 = nn.Linear(128, 10)
+        self.dropout = nn.Dropout(0.25)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.pool(F.relu(self.conv1(x)))
+        x = self.pool(F.relu(self.conv2(x)))
+        x = self.dropout(F.relu(self.fc1(x.flatten(1))))
+        scores: torch.Tensor = self.fc2(x)
+        return scores
+
+
+def notebook_epoch(dataset: ImageDataset) -> float:
+    """Seconds of one epoch of the notebook's loop."""
+    torch.manual_seed(0)
+    loader = DataLoader(NotebookDataset(dataset), batch_size=64, shuffle=True)
+    model, loss_function = NotebookCNN(), nn.CrossEntropyLoss()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
+    loss_sum, correct = 0.0, 0
+    started = time.perf_counter()
+    for images, labels in loader:
+        optimizer.zero_grad()
+        scores = model(images)
+        loss = loss_function(scores, labels)
+        loss.backward()
+        optimizer.step()
+        loss_sum += loss.item() * len(labels)
+        correct += int((scores.argmax(1) == labels).sum().item())
+    return time.perf_counter() - started
+
+
+def our_epoch(dataset: ImageDataset, config: TrialConfig) -> float:
+    """Seconds of one epoch of our loop, as its row would say."""
+    result = fit(config, prepare(config, dataset), device=CPU, report=lambda metrics, state: None)
+    return result.progress.train_seconds
+
+
+def step_parts(dataset: ImageDataset, precision: str, steps: int) -> dict[str, float]:
+    """Milliseconds of each part of a step of ours, taken apart."""
+    data = prepare(TrialConfig(), dataset)
+    sampler = HomogeneousBatchSampler(data.labeled, batch_size=64)
+    loader = iter(make_loader(PartiallyLabeledDataset(data.images_NCHW, data.targets_N), sampler))
+    torch.manual_seed(0)
+    model = CNN(1, (28, 28), 10, 0.25)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.001, fused=True)
+    loss_sum = torch.zeros((), dtype=torch.float64)
+    correct = torch.zeros((), dtype=torch.int64)
+    parts: dict[str, float] = {}
+
+    def timed(part: str, work: Callable[..., Any], *arguments: Any) -> Any:
+        started = time.perf_counter()
+        made = work(*arguments)
+        parts[part] = parts.get(part, 0.0) + time.perf_counter() - started
+        return made
+
+    def forward(images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with autocast(precision, CPU):
+            scores = model(images)
+        return scores, F.cross_entropy(scores.float(), targets)
+
+    def add(loss: torch.Tensor, scores: torch.Tensor, targets: torch.Tensor) -> None:
+        loss_sum.add_(loss.detach() * len(targets))
+        correct.add_((scores.argmax(1) == targets).sum())
+
+    for count in (50, steps):  # the first ones warm up
+        parts.clear()
+        for _ in range(count):
+            batch = timed("fetch", next, loader)
+            images = timed("cast", to_model_input, batch.images, CPU)
+            optimizer.zero_grad(set_to_none=True)
+            scores, loss = timed("forward", forward, images, batch.targets)
+            timed("backward", loss.backward)
+            timed("step", optimizer.step)
+            timed("sums", add, loss, scores, batch.targets)
+    return {part: 1000 * seconds / steps for part, seconds in parts.items()}
+
+
+def main() -> None:
+    """Measure, and print the tables."""
+    parser = argparse.ArgumentParser(description="How fast is the loop?")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    dataset = load_dataset("fashion_mnist")
+    ours = TrialConfig(epochs=1, patience=0)
+    partial, alone = "ours, auto: 10 % with pass", "ours, auto: 6,000 images alone"
+    runs: dict[str, Callable[[], float]] = {
+        "notebook": lambda: notebook_epoch(dataset),
+        "ours, fp32": lambda: our_epoch(dataset, replace(ours, precision="fp32")),
+        "ours, auto": lambda: our_epoch(dataset, ours),
+        partial: lambda: our_epoch(dataset, replace(ours, label_fraction=0.1)),
+        alone: lambda: our_epoch(dataset, replace(ours, subset=6000)),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(options.rounds):
+        for name, run in runs.items():
+            seconds[name].append(run())
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    console = Console(width=104)
+    table = Table(title=f"One epoch at batch 64: {options.threads} threads, {options.rounds} rounds")
+    for heading in ("loop", "median s", "least – most", "times as fast as the notebook"):
+        table.add_column(heading)
+    for name, values in seconds.items():
+        ratio = "" if name in (partial, alone) else f"{median['notebook'] / median[name]:.2f}"
+        table.add_row(name, f"{median[name]:.2f}", f"{min(values):.2f} – {max(values):.2f}", ratio)
+    console.print(table)
+    console.print(f"{partial} / {alone.split(': ')[1]}: {median[partial] / median[alone]:.3f}")
+    for precision in ("fp32", resolve_precision("auto", CPU)):
+        parts = step_parts(dataset, precision, steps=300)
+        whole = sum(parts.values())
+        table = Table(title=f"A step of 64 images in {precision}, taken apart")
+        for heading in ("part", "ms", "share"):
+            table.add_column(heading)
+        for part, cost in parts.items():
+            table.add_row(part, f"{cost:.3f}", f"{cost / whole:.1%}")
+        console.print(table)
+        computing = parts["forward"] + parts["backward"] + parts["step"]
+        console.print(f"outside forward, backward and step: {1 - computing / whole:.1%}")
+
+
+if __name__ == "__main__":
+    main()

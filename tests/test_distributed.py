@@ -1,0 +1,275 @@
+"""Several processes: torch's own over gloo, and Ray Train's, against one process."""
+
+import dataclasses
+import io
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from ssl_runner.config import TrialConfig
+from ssl_runner.datasets import ImageDataset
+from ssl_runner.loader import PartiallyLabeledDataset, make_loader
+from ssl_runner.models import CNN
+from ssl_runner.sampler import HomogeneousBatchSampler
+from ssl_runner.train import TrialData, fit, prepare
+from ssl_runner.train.device import to_model_input
+from tests.test_train import untimed
+
+pytestmark = pytest.mark.slow
+
+CPU = torch.device("cpu")
+# 130 labeled images in batches of 43: neither 2 nor 3 divides it, and of the tail of 1 most ranks
+# have none.
+CONFIG = TrialConfig(
+    subset=650, label_fraction=0.2, batch_size=43, epochs=2, dropout=0, precision="fp32", patience=0
+)
+
+
+def _start(
+    rank: int, world_size: int, store: str, work: Callable[..., Any], arguments: Any, answers: Any
+) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
+    try:
+        answers.put((rank, work(rank, world_size, *arguments)))
+    finally:
+        dist.destroy_process_group()
+
+
+def over_ranks(world_size: int, folder: Path, work: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """What `work(rank, world_size, *arguments)` returns on each rank of a real gloo group."""
+    context = mp.get_context("spawn")
+    answers = context.SimpleQueue()
+    store = folder / f"store-{world_size}-{len(list(folder.iterdir()))}"
+    processes = [
+        context.Process(target=_start, args=(rank, world_size, str(store), work, arguments, answers))
+        for rank in range(world_size)
+    ]
+    for process in processes:
+        process.start()
+    got = dict(answers.get() for _ in range(world_size))
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    return [got[rank] for rank in range(world_size)]
+
+
+def small(data: TrialData) -> TrialData:
+    """The same trial with only the images that it uses, cheap to send to another process."""
+    used = np.concatenate([data.labeled, data.unlabeled])
+    return dataclasses.replace(
+        data,
+        images_NCHW=data.images_NCHW[used],
+        targets_N=data.targets_N[used],
+        labeled=np.arange(len(data.labeled)),
+        unlabeled=len(data.labeled) + np.arange(len(data.unlabeled)),
+    )
+
+
+Gradients = list[list[np.ndarray]]
+
+
+def gradients(rank: int, world_size: int, data: TrialData) -> tuple[Gradients, Gradients]:
+    """The gradients of every labeled step of an epoch: with the ranks' weights, and without."""
+    torch.manual_seed(0)
+    bare = CNN(1, (28, 28), 10, dropout=0.0)
+    model = DistributedDataParallel(bare) if world_size > 1 else bare
+    sampler = HomogeneousBatchSampler(
+        data.labeled,
+        data.unlabeled,
+        batch_size=CONFIG.batch_size,
+        num_replicas=world_size,
+        rank=rank,
+        skip_unlabeled=True,
+    )
+    found: tuple[Gradients, Gradients] = ([], [])
+    for batch in make_loader(PartiallyLabeledDataset(data.images_NCHW, data.targets_N), sampler):
+        for steps, weight in zip(found, (batch.weight, 1.0), strict=True):
+            loss = F.cross_entropy(model(to_model_input(batch.images, CPU)), batch.targets)
+            bare.zero_grad()
+            (loss * weight).backward()
+            steps.append([p.grad.double().numpy() for p in bare.parameters() if p.grad is not None])
+    return found
+
+
+def distance(one: list[np.ndarray], other: list[np.ndarray]) -> float:
+    """Relative distance of two gradients, over all weights together."""
+    flat, flat_other = (np.concatenate([part.ravel() for part in parts]) for parts in (one, other))
+    return float(np.linalg.norm(flat - flat_other) / np.linalg.norm(flat))
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_the_averaged_gradient_is_the_global_batch_s(
+    fashion_mnist: ImageDataset, tmp_path: Path, world_size: int
+) -> None:
+    data = small(prepare(CONFIG, fashion_mnist))
+    alone, _ = gradients(0, 1, data)
+    for weighted, unweighted in over_ranks(world_size, tmp_path, gradients, data):
+        assert len(weighted) == len(alone) == 4
+        assert max(map(distance, alone, weighted)) < 1e-6
+        # Without the weights it is another one, but for the tail of one image, where the ranks
+        # without an image take that same one for a filler.
+        wrong = [distance(*pair) > 1e-3 for pair in zip(alone, unweighted, strict=True)]
+        assert wrong == [True, True, True, False]
+
+
+def fitted(
+    rank: int,
+    world_size: int,
+    config: TrialConfig,
+    data: TrialData,
+    saved: bytes | None,
+    cut: int | None,
+) -> Any:
+    """A fit on one rank: its history and weights, and with `cut` the states at each report."""
+    states: list[bytes] = []
+
+    def keep(metrics: dict[str, Any] | None, state: dict[str, Any]) -> None:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        states.append(buffer.getvalue())
+
+    resume = None if saved is None else torch.load(io.BytesIO(saved), weights_only=True)
+    group = dist.group.WORLD if dist.is_initialized() else None
+    result = fit(
+        config, data, device=CPU, report=keep, group=group, resume=resume, checkpoint_steps=cut
+    )
+    weights = {name: weight.numpy() for name, weight in result.weights.items()}
+    return untimed(result.history), weights, states if cut else []
+
+
+def assert_same_run(one: Any, other: Any) -> None:
+    """Every epoch's metrics to 1e-5, the weights to 1e-4 relative."""
+    for row, other_row in zip(one[0], other[0], strict=True):
+        for name, value in row.items():
+            assert other_row[name] == pytest.approx(value, abs=1e-5), name
+    for name, weight in one[1].items():
+        gap = np.linalg.norm(weight - other[1][name]) / np.linalg.norm(weight)
+        assert gap < 1e-4, name
+
+
+def fitted_in_turn(rank: int, world_size: int, trials: list[tuple[TrialConfig, TrialData]]) -> Any:
+    return [fitted(rank, world_size, config, data, None, None) for config, data in trials]
+
+
+def test_a_run_is_the_same_over_any_number_of_workers(
+    fashion_mnist: ImageDataset, tmp_path: Path
+) -> None:
+    configs = [CONFIG, dataclasses.replace(CONFIG, augment="weak")]
+    trials = [(config, small(prepare(config, fashion_mnist))) for config in configs]
+    plain, augmented = alone = fitted_in_turn(0, 1, trials)
+    assert plain[0] != augmented[0]
+    for world_size in (2, 3):
+        for together in over_ranks(world_size, tmp_path, fitted_in_turn, trials):
+            for pair in zip(alone, together, strict=True):
+                assert_same_run(*pair)
+
+
+def test_a_run_cut_at_two_workers_goes_on_at_one_and_at_three(
+    fashion_mnist: ImageDataset, tmp_path: Path
+) -> None:
+    data = small(prepare(CONFIG, fashion_mnist))
+    whole, _ = over_ranks(2, tmp_path, fitted, CONFIG, data, None, 3)
+    states = [torch.load(io.BytesIO(saved), weights_only=True) for saved in whole[2]]
+    in_mid_epoch = [bool(state["sampler"]["step"]) for state in states]
+    assert in_mid_epoch == [True, False, True, False]  # 4 steps an epoch, cut every 3
+    for saved, state in zip(whole[2], states, strict=True):
+        left = steps_left(data, state["sampler"])
+        assert len(left) == 8 - state["progress"]["steps"]
+        assert_same_run(whole, fitted(0, 1, CONFIG, data, saved, None))
+    for together in over_ranks(3, tmp_path, fitted, CONFIG, data, whole[2][2], None):
+        assert_same_run(whole, together)
+
+
+def steps_left(data: TrialData, state: dict[str, Any]) -> list[int]:
+    """The labeled steps that a restored sampler still gives, to the end of the second epoch."""
+    sampler = HomogeneousBatchSampler(
+        data.labeled, data.unlabeled, batch_size=43, num_replicas=3, rank=1, skip_unlabeled=True
+    )
+    sampler.load_state_dict(state)
+    left = []
+    for epoch in range(state["epoch"], 2):
+        sampler.set_epoch(epoch)
+        left += [batch.step for batch in sampler]
+    return left
+
+
+def disagreeing(rank: int, world_size: int, data: TrialData) -> str:
+    """What a rank is told when rank 1 has another pool."""
+    if rank == 1:
+        data = dataclasses.replace(data, labeled=data.labeled[:-40])
+    try:
+        fit(CONFIG, data, device=CPU, report=lambda *_: None, group=dist.group.WORLD)
+    except ValueError as error:
+        return str(error)
+    return "nothing"
+
+
+def test_ranks_that_disagree_all_find_out(fashion_mnist: ImageDataset, tmp_path: Path) -> None:
+    told = over_ranks(2, tmp_path, disagreeing, small(prepare(CONFIG, fashion_mnist)))
+    assert Counter(told).most_common(1)[0][1] == 2
+    assert re.search(
+        r"same plan, got steps \[17, 16\]; labeled \['\w{16}', '\w{16}'\] \(rank 0", told[0]
+    )
+
+
+def command(results: Path, *arguments: str, module: str = "tune") -> None:
+    """Run a command on the small trial, whatever its module, and see it succeed."""
+    kind = ("--configs", "partial", "--label-fractions") if module == "tune" else ("--label-fraction",)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", f"ssl_runner.{module}", "--results", str(results), *kind, "0.2"),
+            *("--subset", "650", "--batch-size", "43", "--epochs", "2", "--augment", "weak"),
+            *("--dropout", "0", "--precision", "fp32", "--cpus-per-trial", "1.5", *arguments),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ray_train_s_workers_never_change_the_experiment(tmp_path: Path) -> None:
+    command(tmp_path, module="train")
+    for workers in ("2", "3"):
+        command(tmp_path, "--num-workers", workers)
+    trials = pd.read_parquet(tmp_path / "trials").sort_values("num_workers")
+    assert trials["world_size"].tolist() == trials["num_workers"].tolist() == [1, 2, 3]
+    epochs = pd.read_parquet(tmp_path / "epochs").set_index("trial_id")
+    one = epochs.loc[trials["trial_id"].iloc[0]]
+    for trial_id in trials["trial_id"].iloc[1:]:
+        for column in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"):
+            assert epochs.loc[trial_id][column].tolist() == pytest.approx(
+                one[column].tolist(), abs=1e-5
+            )
+        assert epochs.loc[trial_id]["passed"].tolist() == one["passed"].tolist() == [13, 26]
+
+
+def test_an_elastic_trial_outlives_its_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ("--epochs", "12", "--patience", "0", "--checkpoint-steps", "2")
+    monkeypatch.setenv("SSL_RUNNER_TEST_MARK", os.devnull)  # it exists: nobody is killed
+    command(tmp_path, *settings, "--model", "tests.models:Killed", module="train")
+    monkeypatch.setenv("SSL_RUNNER_TEST_MARK", str(tmp_path / "mark"))
+    command(tmp_path, *settings, "--models", "tests.models:Killed", "--num-workers", "1", "3")
+    assert (tmp_path / "mark").exists()
+    undisturbed, disturbed = (
+        pd.read_parquet(tmp_path / "trials").sort_values("num_workers").to_dict("records")
+    )
+    assert (disturbed["min_workers"], disturbed["num_workers"]) == (1, 3)
+    for column in ("train_loss", "validation_loss", "validation_accuracy", "steps", "best_epoch"):
+        assert disturbed[column] == pytest.approx(undisturbed[column], abs=1e-4)
