@@ -411,7 +411,7 @@ def sweep_to_settings(sweep: SweepConfig) -> dict[str, object]:
     }
 
 
-class _Refused(ValueError):
+class _StudyError(ValueError):
     """What a study's YAML must not hold, and where it stands."""
 
     def __init__(self, node: yaml.Node, what: str) -> None:
@@ -426,22 +426,22 @@ class _StrictLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
-                raise _Refused(key_node, f"a key must be a word, got {shown(key)}")
+                raise _StudyError(key_node, f"a key must be a word, got {shown(key)}")
             if key in seen:
-                raise _Refused(key_node, f"the key {shown(key)} stands twice. Keep one")
+                raise _StudyError(key_node, f"the key {shown(key)} stands twice. Keep one")
             seen.add(key)
         return super().construct_mapping(node, deep)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except _Refused:
+        except _StudyError:
             raise
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
             # PyYAML leaves `2024-13-45` to datetime, and `!!bool maybe` to a dictionary.
             kind = node.tag.rpartition(":")[2]
             what = f"{shown(node.value)} is no {kind}. Put it in quotes if it is a text"
-            raise _Refused(node, what) from None
+            raise _StudyError(node, what) from None
 
 
 def read_yaml(text: str) -> object:

@@ -29,8 +29,8 @@ def ignore(metrics: dict[str, Any] | None, state: dict[str, Any]) -> None:
 
 
 def run(config: TrialConfig, dataset: ImageDataset, **arguments: Any) -> FitResult:
-    arguments = {"report": ignore, "device": CPU} | arguments
-    return fit(config, prepare(config, dataset), **arguments)
+    arguments.setdefault("report", ignore)
+    return fit(config, prepare(config, dataset), device=CPU, **arguments)
 
 
 def untimed(history: list[dict[str, Any]]) -> list[dict[str, Any]]:

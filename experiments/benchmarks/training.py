@@ -104,7 +104,7 @@ def step_parts(dataset: ImageDataset, precision: str, steps: int) -> dict[str, f
     loader = iter(make_loader(PartiallyLabeledDataset(data.images_NCHW, data.targets_N), sampler))
     torch.manual_seed(0)
     model = CNN(1, (28, 28), 10, 0.25)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.001, fused=True)
     loss_sum = torch.zeros((), dtype=torch.float64)
     correct = torch.zeros((), dtype=torch.int64)

@@ -1,0 +1,653 @@
+"""The Parquet table: its columns, what is written and read back, and the comparison."""
+
+import dataclasses
+import math
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssl_runner.config import TrialConfig
+from ssl_runner.results import EPOCHS, TRIALS, ResultsFolder, compare, settings_columns
+from tests.test_config import trial_configs
+
+TRIAL_COLUMNS = """
+schema_version int64
+sweep string
+trial_id string
+status string
+error string
+dataset string
+subset int64
+config string
+label_fraction double
+method string
+model string
+seed int64
+split_seed int64
+epochs int64
+max_steps int64
+patience int64
+batch_size int64
+lr double
+dropout double
+precision string
+holdout int64
+order string
+last_batch string
+augment string
+flip bool
+num_workers int64
+min_workers int64
+validation string
+labeled_images int64
+unlabeled_images int64
+validation_images int64
+test_images int64
+split_digest string
+data_digest string
+epochs_run int64
+best_epoch int64
+train_loss double
+train_accuracy double
+validation_loss double
+validation_accuracy double
+test_loss double
+test_accuracy double
+test_accuracy_per_class list<element: double>
+confusion list<element: list<element: int64>>
+class_names list<element: string>
+steps int64
+passed int64
+images int64
+train_seconds double
+evaluate_seconds double
+cpu_seconds double
+seconds double
+images_per_second double
+parameters int64
+device string
+precision_used string
+world_size int64
+threads int64
+node string
+started_at timestamp[us, tz=UTC]
+ended_at timestamp[us, tz=UTC]
+version string
+python_version string
+torch_version string
+ray_version string
+git_commit string
+"""
+
+EPOCH_COLUMNS = """
+schema_version int64
+sweep string
+trial_id string
+epoch int64
+train_loss double
+train_accuracy double
+validation_loss double
+validation_accuracy double
+steps int64
+passed int64
+images int64
+train_seconds double
+evaluate_seconds double
+images_per_second double
+"""
+
+
+def columns(schema: Any) -> list[str]:
+    return [f"{field.name} {field.type}".replace("item: ", "element: ") for field in schema]
+
+
+def trial_row(config: TrialConfig, sweep: str = "s", **figures: Any) -> dict[str, Any]:
+    """A finished trial's row, no column of it empty but `error` and what the config leaves out."""
+    row = settings_columns(config) | {
+        "sweep": sweep,
+        "status": "finished",
+        "error": None,
+        "labeled_images": round(60000 * config.label_fraction),
+        "unlabeled_images": 60000 - round(60000 * config.label_fraction),
+        "validation_images": 10000,
+        "test_images": 10000,
+        "split_digest": "5f",
+        "data_digest": "da",
+        "epochs_run": 3,
+        "best_epoch": 2,
+        "train_loss": 0.25,
+        "train_accuracy": 0.9,
+        "validation_loss": 0.5,
+        "validation_accuracy": 0.8,
+        "test_loss": 0.75,
+        "test_accuracy": 0.7,
+        "test_accuracy_per_class": [0.5, 0.9],
+        "confusion": [[1, 2], [3, 4]],
+        "class_names": ["Größe", "shoe"],
+        "steps": 94,
+        "passed": 844,
+        "images": 6000,
+        "train_seconds": 10.0,
+        "evaluate_seconds": 1.0,
+        "cpu_seconds": 11.0,
+        "seconds": 12.0,
+        "images_per_second": 600.0,
+        "parameters": 421642,
+        "device": "cpu",
+        "precision_used": "fp32",
+        "world_size": 1,
+        "threads": 1,
+        "node": "here",
+        "started_at": datetime(2024, 1, 1, 12, 0, 0, 123456, UTC),
+        "ended_at": datetime(2024, 1, 1, 12, 0, 12, tzinfo=UTC),
+        "version": "0.1.0",
+        "python_version": "3.11.7",
+        "torch_version": "2.6.0",
+        "ray_version": "2.60.0",
+        "git_commit": "0123abc+",
+    }
+    return row | figures
+
+
+def failed_row(config: TrialConfig, sweep: str = "s", error: str = "it broke") -> dict[str, Any]:
+    """The row of a trial that failed at once: settings, and nothing that was measured."""
+    return settings_columns(config) | {"sweep": sweep, "status": "failed", "error": error}
+
+
+def epoch_rows(count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "epoch": epoch,
+            "train_loss": 1 / epoch,
+            "train_accuracy": 0.5,
+            "validation_loss": 2 / epoch,
+            "validation_accuracy": 0.5,
+            "steps": 94 * epoch,
+            "passed": 844 * epoch,
+            "images": 6000 * epoch,
+            "train_seconds": 1.0 * epoch,
+            "evaluate_seconds": 0.1 * epoch,
+            "images_per_second": 6000.0,
+        }
+        for epoch in range(1, count + 1)
+    ]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> ResultsFolder:
+    return ResultsFolder(str(tmp_path / "results"))
+
+
+# ---- columns ----
+
+
+def test_the_columns_are_what_they_were() -> None:
+    assert columns(TRIALS) == TRIAL_COLUMNS.split("\n")[1:-1]
+    assert columns(EPOCHS) == EPOCH_COLUMNS.split("\n")[1:-1]
+
+
+def test_every_column_says_what_it_means() -> None:
+    for schema in (TRIALS, EPOCHS):
+        for field in schema:
+            assert len(field.metadata[b"meaning"].decode()) > 3, field.name
+
+
+def test_every_setting_has_its_column() -> None:
+    config = TrialConfig(label_fraction=0.1, holdout=5000)
+    row = settings_columns(config)
+    assert row.keys() == {field.name for field in dataclasses.fields(TrialConfig)} | {
+        *("trial_id", "config", "validation")
+    }
+    assert row.keys() <= set(TRIALS.names)
+    assert row["trial_id"] == config.trial_id
+    assert (row["config"], row["validation"]) == ("partial", "holdout")
+
+
+def test_a_full_row_fills_every_column() -> None:
+    row = trial_row(TrialConfig(), error="none")
+    assert row.keys() == set(TRIALS.names) - {"schema_version"}
+    assert epoch_rows(1)[0].keys() == set(EPOCHS.names) - {"schema_version", "sweep", "trial_id"}
+
+
+def test_the_meaning_travels_with_the_file(results: ResultsFolder) -> None:
+    config = TrialConfig()
+    results.write(trial_row(config), [])
+    file = Path(results.root, "trials", f"s--{config.trial_id}.parquet")
+    meaning = pq.read_schema(file).field("passed").metadata[b"meaning"]
+    assert meaning == b"unlabeled batches passed over"
+
+
+# ---- writing and reading ----
+
+
+def same(read: Any, written: Any) -> bool:
+    """Whether a value came back from pandas, where whole numbers with gaps become floats."""
+    if written is None:
+        return bool(pd.isna(read))
+    if isinstance(written, list):
+        return [list(part) if isinstance(part, np.ndarray) else part for part in read] == written
+    return bool(read == written)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TrialConfig(),
+        TrialConfig(subset=6000, max_steps=940, label_fraction=0.1, holdout=1, seed=2**63 - 1),
+    ],
+)
+@pytest.mark.parametrize("is_failed", [False, True])
+def test_pandas_alone_reads_what_was_written(
+    results: ResultsFolder, config: TrialConfig, is_failed: bool
+) -> None:
+    row = failed_row(config) if is_failed else trial_row(config)
+    results.write(row, epoch_rows(0 if is_failed else 3))
+
+    frame = pd.read_parquet(f"{results.root}/trials")
+    assert list(frame.columns) == TRIALS.names
+    (read,) = frame.to_dict("records")
+    assert read["schema_version"] == 1
+    for name in TRIALS.names[1:]:
+        assert same(read[name], row.get(name)), name
+    pd.testing.assert_frame_equal(results.trials(), frame)
+
+    epochs = pd.read_parquet(f"{results.root}/epochs")
+    assert list(epochs.columns) == EPOCHS.names
+    assert len(epochs) == (0 if is_failed else 3)
+    for read, written in zip(epochs.to_dict("records"), epoch_rows(3), strict=False):
+        assert read == written | {"schema_version": 1, "sweep": "s", "trial_id": config.trial_id}
+    pd.testing.assert_frame_equal(results.epochs(), epochs)
+
+
+@given(config=trial_configs, figures=st.dictionaries(st.sampled_from(["test_loss", "lr"]), st.floats()))
+def test_any_config_fits_into_the_table(
+    tmp_path_factory: pytest.TempPathFactory, config: TrialConfig, figures: dict[str, float]
+) -> None:
+    results = ResultsFolder(str(tmp_path_factory.getbasetemp() / "any"))
+    results.write(trial_row(config) | figures, [])
+    (read,) = pq.read_table(Path(results.root, "trials", f"s--{config.trial_id}.parquet")).to_pylist()
+    results.forget("s", [config.trial_id])
+    figures.setdefault("lr", config.lr)
+    assert read["subset"] == config.subset
+    for name, value in figures.items():
+        assert read[name] == value or math.isnan(value)
+    fields = {name: read[name] for name in dataclasses.asdict(config) if name != "lr"}
+    assert dataclasses.replace(config, **fields) == config
+
+
+def test_rows_with_and_without_optional_values_stand_together(results: ResultsFolder) -> None:
+    # Alone, the column of one would be of integers and that of the other of nothing.
+    with_all = TrialConfig(subset=600, max_steps=5)
+    results.write(trial_row(with_all), epoch_rows(1))
+    results.write(failed_row(TrialConfig()), [])
+    frame = pd.read_parquet(f"{results.root}/trials").set_index("trial_id")
+    assert frame.loc[with_all.trial_id, "subset"] == 600
+    assert frame["subset"].isna()[TrialConfig().trial_id]
+    assert frame.loc[TrialConfig().trial_id, "test_accuracy_per_class"] is None
+    assert dict(frame["status"]) == {with_all.trial_id: "finished", TrialConfig().trial_id: "failed"}
+
+
+def test_a_trial_written_again_replaces_its_row(results: ResultsFolder) -> None:
+    config = TrialConfig()
+    results.write(failed_row(config), epoch_rows(5))
+    results.write(trial_row(config, test_accuracy=0.9), epoch_rows(2))
+    (row,) = results.trials().to_dict("records")
+    assert (row["status"], row["test_accuracy"]) == ("finished", 0.9)
+    assert results.trials()["error"].isna().all()
+    assert list(results.epochs()["epoch"]) == [1, 2]
+
+
+def test_the_same_trial_may_stand_in_two_sweeps(results: ResultsFolder) -> None:
+    for sweep in ("one", "two"):
+        results.write(trial_row(TrialConfig(), sweep=sweep), epoch_rows(1))
+    assert sorted(results.trials()["sweep"]) == ["one", "two"]
+    assert list(results.trials("two")["sweep"]) == ["two"]
+    assert list(results.epochs("two")["sweep"]) == ["two"]
+    assert list(results.trials("two").index) == [0]
+    assert results.trials("three").empty
+
+
+def test_an_empty_folder_has_no_rows_and_all_columns(results: ResultsFolder) -> None:
+    assert results.statuses("s") == {}
+    for frame, schema in ((results.trials(), TRIALS), (results.epochs(), EPOCHS)):
+        assert frame.empty
+        assert list(frame.columns) == schema.names
+    assert not Path(results.root).exists()  # reading made nothing
+
+
+def test_nothing_is_half_written_when_the_table_does_not_take_a_row(results: ResultsFolder) -> None:
+    config = TrialConfig()
+    results.write(trial_row(config), epoch_rows(1))
+    with pytest.raises(Exception, match="not a number"):
+        results.write(trial_row(config, steps="not a number"), epoch_rows(1))
+    assert results.trials()["steps"].tolist() == [94]
+
+
+def test_many_processes_write_at_once(results: ResultsFolder) -> None:
+    script = """
+import sys
+from ssl_runner.config import TrialConfig
+from ssl_runner.results import ResultsFolder
+from tests.test_results import epoch_rows, trial_row
+for seed in range(5):
+    for shared in (int(sys.argv[2]), 99):  # rows of one's own, and rows that all of them write
+        config = TrialConfig(seed=seed, split_seed=shared)
+        ResultsFolder(sys.argv[1]).write(trial_row(config), epoch_rows(2))
+"""
+    arguments = [sys.executable, "-c", script, results.root]
+    root = Path(__file__).parent.parent
+    writers = [subprocess.Popen([*arguments, str(number)], cwd=root) for number in range(3)]
+    while any(writer.poll() is None for writer in writers):
+        frame = results.trials()  # a reader in the midst of it sees whole rows
+        assert frame["trial_id"].is_unique
+        assert set(frame["status"]) <= {"finished"}
+        time.sleep(0.02)
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    assert len(results.trials()) == 20
+    assert len(results.epochs()) == 40
+    assert {path.name for path in Path(results.root).iterdir()} == {"trials", "epochs"}
+    assert not list(Path(results.root).rglob(".*"))
+
+
+# ---- statuses, forgetting ----
+
+# Each the beginning of the next, and of what the files are called.
+PREFIXES = ("a", "a-", "a--b", "a--b--c")
+
+
+@pytest.fixture
+def prefixes(results: ResultsFolder) -> ResultsFolder:
+    """Sweeps with awkward names: each has a trial of its own and one that they all have."""
+    for number, sweep in enumerate(PREFIXES):
+        results.write(trial_row(TrialConfig(seed=number), sweep=sweep), epoch_rows(1))
+        results.write(failed_row(TrialConfig(seed=77), sweep=sweep), epoch_rows(1))
+    return results
+
+
+def test_statuses_are_those_of_the_named_sweep(prefixes: ResultsFolder) -> None:
+    common = TrialConfig(seed=77).trial_id
+    for number, sweep in enumerate(PREFIXES):
+        own = TrialConfig(seed=number).trial_id
+        assert prefixes.statuses(sweep) == {own: "finished", common: "failed"}
+    for other in ("", "b", "a--", "a--b--"):
+        assert prefixes.statuses(other) == {}
+
+
+@pytest.mark.parametrize("sweep", PREFIXES)
+def test_forgetting_touches_the_named_sweep_alone(prefixes: ResultsFolder, sweep: str) -> None:
+    everyone = [TrialConfig(seed=seed).trial_id for seed in (0, 1, 2, 3, 77)]
+    prefixes.forget(sweep, everyone)
+    for frame in (prefixes.trials(), prefixes.epochs()):
+        assert sorted(frame["sweep"]) == sorted([name for name in PREFIXES if name != sweep] * 2)
+    prefixes.forget(sweep, everyone)  # there is nothing left to forget
+
+
+def test_forgetting_touches_the_named_trials_alone(results: ResultsFolder) -> None:
+    kept, forgotten = TrialConfig(seed=1), TrialConfig(seed=2)
+    for config in (kept, forgotten):
+        results.write(trial_row(config), epoch_rows(1))
+    (Path(results.root) / "trials" / "mine.txt").write_text("mine")
+    results.forget("s", [forgotten.trial_id, "0123456789"])
+    assert list(results.trials()["trial_id"]) == [kept.trial_id]
+    assert list(results.epochs()["trial_id"]) == [kept.trial_id]
+    assert results.statuses("s") == {kept.trial_id: "finished"}
+    assert (Path(results.root) / "trials" / "mine.txt").exists()
+
+
+def test_checkpoints_of_awkward_sweeps_are_apart(results: ResultsFolder) -> None:
+    trial_id = TrialConfig().trial_id
+    places = {results.checkpoints(sweep, trial_id) for sweep in PREFIXES}
+    assert len(places) == len(PREFIXES)
+    assert all(place.startswith(f"{results.root}/checkpoints/") for place in places)
+
+
+def test_the_folder_of_checkpoints_goes_when_it_is_empty(results: ResultsFolder) -> None:
+    results.tidy()  # there is none yet
+    checkpoint = Path(results.checkpoints("s", "0123456789"), "1.pt")
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    results.tidy()
+    assert checkpoint.exists()
+    checkpoint.unlink()
+    checkpoint.parent.rmdir()
+    results.tidy()
+    assert list(Path(results.root).iterdir()) == []
+
+
+# ---- where it lies ----
+
+
+def test_a_relative_folder_means_the_same_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    results = ResultsFolder("results")
+    monkeypatch.chdir("/")
+    results.write(trial_row(TrialConfig()), [])
+    assert results.location == str(tmp_path / "results")
+    assert len(pd.read_parquet(tmp_path / "results" / "trials")) == 1
+
+
+def test_a_file_uri_is_a_local_folder(tmp_path: Path) -> None:
+    results = ResultsFolder(f"file://{tmp_path}/results")
+    results.write(trial_row(TrialConfig()), [])
+    assert len(pd.read_parquet(tmp_path / "results" / "trials")) == 1
+    assert results.location == str(tmp_path / "results")
+
+
+def test_a_folder_that_can_be_written_is_left_as_it_was(results: ResultsFolder) -> None:
+    results.check_writable()
+    assert list(Path(results.root).iterdir()) == []  # made, and empty
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"), [("file", "(Not a directory|File exists)"), ("file/sub", "Not a directory")]
+)
+def test_a_folder_that_can_not_be_written(tmp_path: Path, place: str, reason: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    results = ResultsFolder(str(tmp_path / place))
+    with pytest.raises(
+        ValueError,
+        match=rf"^--results must be a folder that can be written, got '{tmp_path}/{place}' "
+        rf"\(.*{reason}.*\)\. Choose another, or change its permissions\.$",
+    ) as refused:
+        results.check_writable()
+    assert len(str(refused.value).splitlines()) == 1
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+# ---- the comparison ----
+
+
+def frame_of(*rows: dict[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame([{name: row.get(name) for name in TRIALS.names} for row in rows])
+
+
+def test_means_spreads_and_counts() -> None:
+    full = [
+        trial_row(TrialConfig(seed=seed), test_accuracy=accuracy, train_loss=loss, steps=steps)
+        for seed, accuracy, loss, steps in ((0, 0.9, 1.0, 10), (1, 0.92, 2.0, 20), (2, 0.94, 6.0, 60))
+    ]
+    tenth = [
+        trial_row(TrialConfig(seed=seed, label_fraction=0.1), test_accuracy=accuracy)
+        for seed, accuracy in ((0, 0.85), (1, 0.85), (2, 0.91))
+    ]
+    table = compare(frame_of(*tenth, *full))  # best-labeled first, however they come
+    assert table["config"].tolist() == ["full", "partial"]
+    assert table["labeled_images"].tolist() == [60000, 6000]
+    assert table["n"].tolist() == [3, 3]
+    row = table.iloc[0]
+    assert row["test_accuracy_mean"] == pytest.approx(0.92)
+    assert row["test_accuracy_spread"] == pytest.approx(0.02)  # of a sample: n - 1
+    assert row["train_loss_mean"] == pytest.approx(3.0)
+    assert row["train_loss_spread"] == pytest.approx(math.sqrt(7.0))
+    assert (row["steps"], row["images"], row["train_seconds"], row["seconds"]) == (30, 6000, 10, 12)
+    for name, value in (
+        ("train_accuracy", 0.9),
+        ("validation_loss", 0.5),
+        ("validation_accuracy", 0.8),
+        ("test_loss", 0.75),
+    ):
+        assert row[f"{name}_mean"] == pytest.approx(value)
+        assert row[f"{name}_spread"] == pytest.approx(0, abs=1e-12)
+
+
+def test_the_difference_to_full_is_paired_by_seed() -> None:
+    accuracies = {
+        TrialConfig(seed=0): 0.9,
+        TrialConfig(seed=1): 0.8,
+        TrialConfig(seed=0, label_fraction=0.1): 0.85,
+        TrialConfig(seed=1, label_fraction=0.1): 0.75,
+        TrialConfig(seed=0, label_fraction=0.5): 0.9,
+        TrialConfig(seed=2, label_fraction=0.5): 0.1,  # no full trial has its seed
+    }
+    rows = [trial_row(config, test_accuracy=accuracy) for config, accuracy in accuracies.items()]
+    table = compare(frame_of(*rows)).set_index("label_fraction")
+    assert dict(table["to_full_mean"]) == pytest.approx({1.0: 0.0, 0.5: 0.0, 0.1: -0.05})
+    # Both tenths lose the same to their own full trial, though full itself is spread widely.
+    assert table["to_full_spread"][0.1] == pytest.approx(0, abs=1e-12)
+    assert table["test_accuracy_spread"][0.1] == pytest.approx(math.sqrt(0.005))
+    assert dict(table["n"]) == {1.0: 2, 0.5: 2, 0.1: 2}
+
+
+def test_one_trial_has_no_spread() -> None:
+    (row,) = compare(frame_of(trial_row(TrialConfig()))).to_dict("records")
+    assert row["n"] == 1
+    assert row["test_accuracy_mean"] == 0.7
+    assert math.isnan(row["test_accuracy_spread"])
+    assert row["to_full_mean"] == 0
+    assert math.isnan(row["to_full_spread"])
+
+
+def test_without_a_full_trial_there_is_no_difference() -> None:
+    (row,) = compare(frame_of(trial_row(TrialConfig(label_fraction=0.1)))).to_dict("records")
+    assert math.isnan(row["to_full_mean"])
+    assert row["test_accuracy_mean"] == 0.7
+    failed_full = failed_row(TrialConfig())
+    (row,) = compare(frame_of(trial_row(TrialConfig(label_fraction=0.1)), failed_full)).to_dict(
+        "records"
+    )
+    assert math.isnan(row["to_full_mean"])
+
+
+def test_full_is_counted_once_where_it_ran_with_several_split_seeds() -> None:
+    rows = [
+        trial_row(TrialConfig(split_seed=split_seed, label_fraction=fraction), test_accuracy=accuracy)
+        for split_seed, fraction, accuracy in (
+            (0, 1.0, 0.9),
+            (7, 1.0, 0.9),
+            (7, 0.1, 0.8),
+            (8, 0.1, 0.7),
+        )
+    ]
+    table = compare(frame_of(*rows)).set_index("config")
+    assert table["n"]["partial"] == 2  # no row was doubled by the pairing
+    assert table["to_full_mean"]["partial"] == pytest.approx(-0.15)
+
+
+VARIED: list[tuple[str, Any, Any]] = [
+    ("subset", 600, None),
+    ("epochs", 10, 20),
+    ("max_steps", None, 940),
+    ("lr", 0.001, 0.01),
+    ("order", "interleave", "shuffle"),
+    ("holdout", 0, 5000),
+    ("num_workers", 1, 2),
+]
+
+
+@pytest.mark.parametrize(("setting", "one", "other"), VARIED)
+def test_a_setting_that_varies_is_a_key(setting: str, one: Any, other: Any) -> None:
+    rows = []
+    for value, loss_of_accuracy in ((one, 0.1), (other, 0.2)):
+        config = TrialConfig(**{setting: value})
+        rows.append(trial_row(config, test_accuracy=0.9))
+        partial = dataclasses.replace(config, label_fraction=0.1)
+        rows.append(trial_row(partial, test_accuracy=0.9 - loss_of_accuracy))
+    table = compare(frame_of(*rows))
+    before = table.columns[: table.columns.get_loc("labeled_images")]
+    assert list(before) == ["model", "config", "label_fraction", "method", setting]
+    assert table["n"].tolist() == [1, 1, 1, 1]
+    found = {
+        None if pd.isna(row[setting]) else row[setting]: round(row["to_full_mean"], 9)
+        for row in table[table["config"] == "partial"].to_dict("records")
+    }
+    assert found == {one: -0.1, other: -0.2}  # each against the full trial with the same setting
+
+
+def test_a_setting_that_does_not_vary_is_no_key() -> None:
+    rows = [trial_row(TrialConfig(seed=seed, lr=0.5, subset=600)) for seed in (0, 1)]
+    table = compare(frame_of(*rows))
+    before = table.columns[: table.columns.get_loc("labeled_images")]
+    assert list(before) == ["model", "config", "label_fraction", "method"]  # nor do the seeds
+
+
+def test_a_setting_that_varies_among_failed_trials_alone_is_no_key() -> None:
+    table = compare(frame_of(trial_row(TrialConfig()), failed_row(TrialConfig(lr=0.5))))
+    assert "lr" not in table.columns
+    assert table["n"].tolist() == [1]
+
+
+def test_models_and_sweeps_are_compared_with_their_own_full_trial() -> None:
+    accuracies = {
+        ("a", "CNN", 1.0): 0.9,
+        ("a", "CNN", 0.1): 0.8,
+        ("a", "AdaptiveCNN", 1.0): 0.95,
+        ("a", "AdaptiveCNN", 0.1): 0.75,
+        ("a--b", "CNN", 1.0): 0.5,
+        ("a--b", "CNN", 0.1): 0.2,
+    }
+    rows = []
+    for (sweep, model, fraction), accuracy in accuracies.items():
+        config = TrialConfig(model=model, label_fraction=fraction)
+        rows.append(trial_row(config, sweep=sweep, test_accuracy=accuracy))
+    table = compare(frame_of(*rows))
+    keys = ["sweep", "model", "label_fraction"]
+    assert table[keys].to_records(index=False).tolist() == [
+        ("a", "AdaptiveCNN", 1.0),
+        ("a", "AdaptiveCNN", 0.1),
+        ("a", "CNN", 1.0),
+        ("a", "CNN", 0.1),
+        ("a--b", "CNN", 1.0),
+        ("a--b", "CNN", 0.1),
+    ]
+    assert table["to_full_mean"].tolist() == pytest.approx([0, -0.2, 0, -0.1, 0, -0.3])
+
+
+def test_comparing_does_not_change_the_frame() -> None:
+    frame = frame_of(trial_row(TrialConfig()), trial_row(TrialConfig(label_fraction=0.1)))
+    before = frame.copy(deep=True)
+    compare(frame)
+    pd.testing.assert_frame_equal(frame, before)
+
+
+def test_comparing_nothing(results: ResultsFolder) -> None:
+    columns_of_one = compare(frame_of(trial_row(TrialConfig()))).columns
+    for frame in (results.trials(), frame_of(failed_row(TrialConfig()))):
+        table = compare(frame)
+        assert table.empty
+        assert list(table.columns) == list(columns_of_one)
+
+
+def test_what_was_read_compares_as_what_was_written(results: ResultsFolder) -> None:
+    rows = [
+        trial_row(TrialConfig(seed=seed, label_fraction=fraction), test_accuracy=fraction - seed / 9)
+        for seed in (0, 1)
+        for fraction in (0.1, 1.0)
+    ]
+    for row in rows:
+        results.write(row, [])
+    written = compare(frame_of(*rows))
+    pd.testing.assert_frame_equal(
+        compare(pd.read_parquet(f"{results.root}/trials")), written, check_dtype=False
+    )
