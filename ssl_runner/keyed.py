@@ -12,6 +12,9 @@ EXACT_UP_TO = 1 << 22
 
 _ROUNDS = 8
 
+# Two odd multipliers with well-mixed bits: a prime by the golden ratio (Knuth, "The art of computer
+# programming", volume 3, section 6.4), and one of lowbias32 (Wellons 2018, "Prospecting for hash
+# functions").
 _GOLDEN = np.uint32(0x9E3779B1)
 _MIX = np.uint32(0x846CA68B)
 
@@ -76,7 +79,7 @@ class Permutation:
         bits = np.uint64(max(self.n - 1, 0).bit_length())
         words = np.random.PCG64DXSM(int.from_bytes(_hash(self.key), "little")).random_raw(self.n)
         words <<= bits
-        words |= np.arange(self.n, dtype=np.uint32)
+        words |= np.arange(self.n, dtype=np.uint64)
         words.sort()
         words &= (np.uint64(1) << bits) - np.uint64(1)
         return words.astype(np.uint32)

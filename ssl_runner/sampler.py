@@ -36,7 +36,7 @@ _ORDER_STREAM = 2
 # Steps of the plan that are looked at in one go, and indices that are made in one go: enough that the
 # calls cost little for each, few enough that the arrays stay in a core's cache.
 _LOOKAHEAD = 1 << 16
-_BLOCK = 1 << 14
+_BLOCK = 1 << 15
 
 # Pools longer than EXACT_UP_TO are known by about so many of their entries: reading a billion would
 # take seconds, and pull a memory-mapped file into memory.
@@ -264,21 +264,31 @@ class EpochPlan:
         block = next(self.walk(t, t + 1))
         return GlobalBatch(block.kinds.tolist()[0], block.indices[0, : block.sizes[0]])
 
+    def __iter__(self) -> Iterator[GlobalBatch]:
+        """Every step's kind and global batch, in order."""
+        for block in self.walk():
+            rows = zip(block.kinds.tolist(), block.sizes.tolist(), block.indices, strict=True)
+            for kind, size, row in rows:
+                yield GlobalBatch(kind, row[:size])
+
     def walk(
         self, start: int = 0, stop: int | None = None, skip_unlabeled: bool = False
     ) -> Iterator[Block]:
         """The steps from `start` to `stop` (or the end); unlabeled ones may be left out unmade."""
         stop = len(self) if stop is None else stop
+        most = -(-_BLOCK // max(1, self._width))
+        rows = -(-most // 16)  # a small block first, so that the first batch is there soon
         for first in range(start, stop, _LOOKAHEAD):
             steps = np.arange(first, min(first + _LOOKAHEAD, stop))
             kinds, numbers = self._locate(steps)
             if skip_unlabeled:
                 labeled = kinds == LABELED_KIND
                 steps, kinds, numbers = steps[labeled], kinds[labeled], numbers[labeled]
-            rows = max(1, _BLOCK // self._width)
-            for row in range(0, len(steps), rows):
+            row = 0
+            while row < len(steps):
                 part = slice(row, row + rows)
                 yield self._block(steps[part], kinds[part], numbers[part])
+                row, rows = row + rows, min(4 * rows, most)
 
     def labeled_steps(self, start: int = 0) -> int:
         """Labeled steps from `start` to the end of the epoch."""
@@ -329,22 +339,22 @@ class RankBatch(list[int]):
     def cut(cls, block: Block, rank: int, world_size: int) -> "Iterator[RankBatch]":
         """This rank's slice of each global batch."""
         starts, stops = share(block.sizes, rank, world_size)
-        own = stops - starts
-        weights = world_size * own / block.sizes
+        owns = stops - starts
+        weights = world_size * owns / block.sizes
         # Never an empty batch: the rank must take part in the all-reduce. Its weight is 0.
         stops = np.maximum(stops, starts + 1)
         # One list for all, of which each batch is a slice: far faster than a list from each row.
         left, right = starts.min(), stops.max()
         indices = block.indices[:, left:right].ravel().tolist()
         offsets = np.arange(len(starts)) * (right - left) - left
-        columns = (block.steps, block.kinds, block.sizes, starts, own, weights)
+        columns = (block.steps, block.kinds, block.sizes, starts, owns, weights)
         slices = (offsets + starts, offsets + stops)
-        for step, kind, size, start, own_, weight, first, end in zip(
+        for step, kind, size, start, own, weight, first, end in zip(
             *(column.tolist() for column in columns + slices), strict=True
         ):
             cut = cls(indices[first:end])
             cut.step, cut.kind, cut.size = step, kind, size
-            cut.start, cut.own, cut.weight = start, own_, weight
+            cut.start, cut.own, cut.weight = start, own, weight
             yield cut
 
 
@@ -355,6 +365,9 @@ class HomogeneousBatchSampler(Sampler[list[int]]):
     `set_epoch` before each epoch. After a batch has been trained on, add 1 to `step` (or make it
     `batch.step + 1` where unlabeled batches are skipped), so that `state_dict()` says what was
     consumed and not what a prefetching loader has fetched.
+
+    An ordinary data set drops the batch's attributes. `zip(sampler, loader)` gives each step's own
+    `RankBatch` beside what was loaded, for its kind, its step and its weight.
 
     Args:
         labeled, unlabeled, batch_size, seed, order, last_batch, mu: As in `EpochPlan`; `batch_size`
