@@ -309,6 +309,9 @@ def test_promise_1_paired_goes_through_the_labeled_pool_again_and_again(plan: Ep
     steps = as_lists(plan)
     labeled = [indices for kind, indices in steps if kind == LABELED_KIND]
     unlabeled = len(steps) - len(labeled)
+    once = Counter(i for kind, indices in steps for i in indices if kind == UNLABELED_KIND)
+    if plan.last_batch != "pad":
+        assert set(once.values()) <= {1}
     if not labeled or not unlabeled:
         return
     assert len(labeled) == -(-unlabeled // plan.mu)

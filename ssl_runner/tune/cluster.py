@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 import yaml
 from ray._common.network_utils import parse_address
 from ray._private.services import canonicalize_bootstrap_address
+from ray._private.utils import get_num_cpus
 from ray.exceptions import RayError
 
 from ssl_runner.config import SweepConfig
@@ -47,6 +49,12 @@ class Cluster:
         return [node.get(resource, 0.0) for node in nodes]
 
 
+def this_machine() -> Cluster:
+    """What a local Ray will have, before it is started."""
+    resources = {"CPU": float(get_num_cpus()), "GPU": float(torch.cuda.device_count())}
+    return Cluster(nodes={"local": resources}, scratch=None, to_come=[])
+
+
 @contextlib.contextmanager
 def ray_cluster(address: str | None, data_bytes: int, verbose: bool) -> Iterator[Cluster]:
     """Start a local Ray, or join the one at `address`; leave nothing of it behind.
@@ -68,6 +76,8 @@ def ray_cluster(address: str | None, data_bytes: int, verbose: bool) -> Iterator
         if address is None:
             ray.init(
                 address="local",
+                num_cpus=int(this_machine().each("CPU")[0]),
+                num_gpus=int(this_machine().each("GPU")[0]),
                 include_dashboard=False,
                 log_to_driver=verbose,
                 logging_level=level,

@@ -19,7 +19,7 @@ from ssl_runner.results import ResultsFolder
 from ssl_runner.storage import is_local
 from ssl_runner.train import prepare
 from ssl_runner.trial import failed_rows, git_commit
-from ssl_runner.tune.cluster import Cluster, check_fits, check_shared, ray_cluster
+from ssl_runner.tune.cluster import Cluster, check_fits, check_shared, ray_cluster, this_machine
 from ssl_runner.tune.worker import Shared, train_in_tune
 
 RESTARTS = 2
@@ -68,6 +68,8 @@ def _run(
     command: Command, results: ResultsFolder, pending: Sequence[TrialConfig], console: Console
 ) -> None:
     sweep = command.sweep
+    if command.address is None:
+        check_fits(sweep, this_machine())
     dataset = load_dataset(sweep.trial.dataset, command.data_dir)
     labeled = _check_trials(pending, dataset)
     work = {trial.trial_id: _work(trial, labeled[_size_key(trial)]) for trial in pending}
