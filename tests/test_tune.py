@@ -106,9 +106,9 @@ def test_the_main_job_end_to_end(tmp_path: Path, fashion_mnist: ImageDataset) ->
         module="ssl_runner.train",
     )
     subprocess.run(alone, check=True, capture_output=True)
-    row = pd.read_parquet(results / "trials").query("sweep == 'train'").iloc[0]
+    alone_row = pd.read_parquet(results / "trials").query("sweep == 'train'").iloc[0]
     for column in ("trial_id", "train_loss", "validation_loss", "test_accuracy", "split_digest"):
-        assert row[column] == full[column]
+        assert alone_row[column] == full[column]
 
 
 @pytest.mark.parametrize(
