@@ -61,7 +61,7 @@ class PartiallyLabeledDataset(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """One image, uint8 (C, H, W), and its target."""
-        return torch.as_tensor(self.images_NCHW[index]), torch.as_tensor(self.targets_N[index])
+        return _gather(self.images_NCHW, [index])[0], _gather(self.targets_N, [index])[0]
 
     def __getitems__(self, indices: RankBatch) -> Batch:
         """A whole batch, gathered at once."""

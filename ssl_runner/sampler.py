@@ -288,7 +288,7 @@ class EpochPlan:
             while row < len(steps):
                 part = slice(row, row + rows)
                 yield self._block(steps[part], kinds[part], numbers[part])
-                row, rows = row + rows, min(4 * rows, most)
+                row, rows = row + rows, most
 
     def labeled_steps(self, start: int = 0) -> int:
         """Labeled steps from `start` to the end of the epoch."""

@@ -75,6 +75,10 @@ def test_a_subset_takes_the_same_share_of_both(fashion_mnist: ImageDataset) -> N
     [
         (TrialConfig(subset=70000), r"in \[1, 60000\], got 70000"),
         (TrialConfig(holdout=60000), "less than the 60000 training images, got 60000"),
+        (
+            TrialConfig(subset=1500, label_fraction=0.01, last_batch="drop"),
+            "must not drop all there is, got drop with 20 labeled images and batch_size 64",
+        ),
         (TrialConfig(label_fraction=0.00001), "leave every class a labeled image, got 1e-05"),
     ],
 )

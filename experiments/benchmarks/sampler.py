@@ -1,6 +1,6 @@
 """What does a sampler cost? Ours, torch's and one written by hand: time, speed and memory.
 
-python experiments/benchmarks/sampler.py                        # everything: about 8 minutes
+python experiments/benchmarks/sampler.py                        # everything: about 9 minutes
 python experiments/benchmarks/sampler.py --sizes 6e4 --rounds 3 # a first look
 
 Every measurement is a process of its own, and the samplers take turns; the figures are medians over
@@ -110,7 +110,8 @@ def measure(name: str, images: int) -> dict[str, float]:
     """One measurement, in a process that does nothing else."""
 
     def peak() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        unit = 1024 if sys.platform == "linux" else 1024**2
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
     torch.set_num_threads(1)
     before, started = peak(), time.perf_counter()

@@ -65,6 +65,11 @@ def prepare(config: TrialConfig, dataset: ImageDataset) -> TrialData:
     labeled = pool
     if config.config == "partial":
         labeled = pool[split_labels(train.labels[pool], config.label_fraction, config.split_seed)]
+    if config.last_batch == "drop" and len(labeled) < config.batch_size:
+        raise ValueError(
+            f"last_batch must not drop all there is, got drop with {len(labeled)} labeled images and "
+            f"batch_size {config.batch_size}. Try last_batch partial, or a smaller batch_size."
+        )
     # The labels of the other images do not enter the training at all.
     targets_N = np.full(len(train.labels), UNLABELED, dtype=np.int64)
     targets_N[labeled] = train.labels[labeled]
