@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -131,7 +132,7 @@ class ProgressCallback(tune.Callback):  # type: ignore[misc]
     def __init__(
         self,
         progress: SweepProgress,
-        on_death: Callable[[TrialConfig, BaseException | None], str],
+        on_death: Callable[[TrialConfig, str], str],
     ) -> None:
         self.progress = progress
         self.on_death = on_death
@@ -154,8 +155,15 @@ class ProgressCallback(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         config = _config_of(trial)
-        error = self.on_death(config, trial.get_error())
+        error = self.on_death(config, _error_text(trial))
         self.progress.end(config.trial_id, "failed", error)
+
+
+def _error_text(trial: Any) -> str:
+    """What Tune wrote of a trial's errors, on this machine. Its `get_error` reads the copy in the
+    storage, which may be there only later."""
+    path = Path(trial.error_file) if trial.error_file else None
+    return path.read_text() if path is not None and path.exists() else ""
 
 
 def _config_of(trial: Any) -> TrialConfig:

@@ -97,7 +97,7 @@ def _run(
             verbose=command.verbose,
         )
 
-        def on_death(config: TrialConfig, error: BaseException | None) -> str:
+        def on_death(config: TrialConfig, error: str) -> str:
             reason = _reason(error)
             setting = shared.setting(config, node="")
             results.write(*failed_rows(config, setting, reason, datetime.now(UTC)))
@@ -176,7 +176,7 @@ def _concurrent(sweep: SweepConfig, cluster: Cluster) -> int | None:
     return min(max(fit, 1), sweep.max_concurrent or max(fit, 1))
 
 
-def _reason(error: BaseException | None) -> str:
+def _reason(error: str) -> str:
     """Why a trial's process could not write its own row, in a line."""
-    lines = [line for line in str(error or "").strip().splitlines() if line.strip()]
+    lines = [line for line in error.strip().splitlines() if line.strip()]
     return lines[-1].strip() if lines else "the trial's process died"
