@@ -1,8 +1,8 @@
 """What does Ray cost? The default study by our command, by the notebook's loop, by Ray's documented
 structure, one after another in one run: wall seconds, ratios, and Ray's tax.
 
-python experiments/benchmarks/sweep.py --epochs 2     # about 20 minutes on two cores
-python experiments/benchmarks/sweep.py --epochs 10    # the study itself; over an hour
+python experiments/benchmarks/sweep.py --epochs 2     # a first look
+python experiments/benchmarks/sweep.py --epochs 10    # the study itself
 python experiments/benchmarks/sweep.py --many 300     # only: 300 trials of about a second each
 
 Ray's tax is wall seconds × cores / CPU seconds that the trials spent in training and evaluation; 1
