@@ -127,6 +127,9 @@ class TrialConfig:
     precision: Precision = setting(
         "auto", "fp32, bf16, or auto: bf16 where the hardware multiplies it natively"
     )
+    compile: bool = setting(
+        False, "torch.compile the model: for GPUs; on a CPU it is slower, and needs a C++ compiler"
+    )
     holdout: Whole = setting(0, "training images set aside for validation; 0: the test images validate")
     order: Order = setting("interleave", "how the two kinds of batches follow each other")
     last_batch: LastBatch = setting("partial", "what becomes of the last images of a pool")
@@ -287,6 +290,16 @@ class SweepConfig:
         fix = "Leave it out for as many as fit."
         limit = self.max_concurrent
         _require(limit is None or limit > 0, "max_concurrent", "at least 1", limit, fix)
+        workers = self.trial.num_workers
+        each = gpus / workers
+        fix = f"Try {workers * max(1, math.ceil(each))}, whole GPUs for each worker."
+        _require(
+            workers == 1 or each == int(each),
+            "gpus_per_trial",
+            f"a multiple of num_workers {workers}, which cannot share a GPU",
+            gpus,
+            fix,
+        )
         for axis, single in AXES.items():  # also what no trial uses, such as the methods of full
             for value in getattr(self, axis) or ():
                 dataclasses.replace(self.trial, **{single: value})

@@ -80,7 +80,10 @@ class PartiallyLabeledDataset(Dataset[Any]):
 def _gather(rows: np.ndarray | torch.Tensor, indices: list[int]) -> torch.Tensor:
     """Rows by index. Indexing an array copies only the batch, so that it may be read-only."""
     if isinstance(rows, torch.Tensor):
-        return rows[torch.tensor(indices, device=rows.device)]
+        index = torch.tensor(indices)
+        if rows.is_cuda:  # only from pinned memory is a copy one that nobody waits for
+            index = index.pin_memory().to(rows.device, non_blocking=True)
+        return rows[index]
     return torch.from_numpy(np.take(rows, indices, axis=0))
 
 

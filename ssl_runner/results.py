@@ -54,6 +54,7 @@ _SETTINGS = {
     "lr": (_REAL, "Adam's learning rate"),
     "dropout": (_REAL, "dropout before the last layer"),
     "precision": (_TEXT, "precision asked for"),
+    "compile": (pa.bool_(), "whether the model was compiled (torch.compile)"),
     "holdout": (_WHOLE, "training images set aside for validation; 0: the test images validate"),
     "order": (_TEXT, "how the two kinds of batches follow each other"),
     "last_batch": (_TEXT, "what becomes of the last images of a pool"),

@@ -20,6 +20,7 @@ from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import ImageDataset
 from ssl_runner.results import settings_columns
 from ssl_runner.train import FitResult, TrialData, fit, prepare
+from ssl_runner.train.device import keep_freed_memory
 
 Rows = tuple[dict[str, Any], list[dict[str, Any]]]
 """A trial's row, and those of its epochs."""
@@ -71,6 +72,7 @@ def run_trial(
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     torch.set_num_threads(setting.threads)
+    keep_freed_memory()
     checkpoints = Checkpoints(setting.checkpoints)
     is_first = group is None or dist.get_rank(group) == 0
     history: list[dict[str, Any]] = []

@@ -53,7 +53,7 @@ FLAGS: dict[str, tuple[str, object]] = {
     "split_seeds": ("4", [4]),
     "cpus_per_trial": ("4", 4.0),
     "checkpoint_steps": ("50", 50),
-    "gpus_per_trial": ("0.25", 0.25),
+    "gpus_per_trial": ("8", 8.0),
     "max_concurrent": ("3", 3),
     "dataset": ("123", "123"),  # to YAML a number
     "subset": ("600", 600),
@@ -64,6 +64,7 @@ FLAGS: dict[str, tuple[str, object]] = {
     "lr": ("1e-2", 0.01),  # to YAML 1.1 a text
     "dropout": ("0", 0.0),
     "precision": ("bf16", "bf16"),
+    "compile": ("yes", True),
     "holdout": ("50", 50),
     "order": ("paired", "paired"),
     "last_batch": ("drop", "drop"),

@@ -43,6 +43,7 @@ TRIAL_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "lr": st.floats(0, 10, exclude_min=True, exclude_max=True),
     "dropout": st.floats(0, 1, exclude_max=True),
     "precision": st.sampled_from(["auto", "fp32", "bf16"]),
+    "compile": st.booleans(),
     "holdout": whole,
     "order": st.sampled_from(["interleave", "shuffle", "labeled_first", "paired"]),
     "last_batch": st.sampled_from(["partial", "drop", "pad"]),
@@ -76,6 +77,8 @@ def valid_settings(draw: st.DrawFn) -> dict[str, object]:
     drawn = draw(st.fixed_dictionaries({}, optional=TRIAL_VALUES | SWEEP_VALUES))
     workers = draw(st.integers(1, 8))
     fewest = draw(st.none() | st.integers(1, workers))
+    if workers > 1:
+        drawn.pop("gpus_per_trial", None)
     return dict(drawn) | {"num_workers": workers, "min_workers": fewest}
 
 
@@ -227,6 +230,7 @@ CHANGED: dict[str, Any] = {
     "lr": 0.0010000000000000002,  # the next float
     "dropout": 0.0,
     "precision": "fp32",
+    "compile": True,
     "holdout": 1,
     "order": "shuffle",
     "last_batch": "drop",
@@ -407,6 +411,10 @@ def test_a_sweep_names_each_trial_once_full_first(some: dict[str, object]) -> No
         ({"checkpoint_steps": 0}, "checkpoint_steps must be at least 1, got 0. Leave it out for one"),
         ({"gpus_per_trial": -1.0}, "gpus_per_trial must be at least 0, and finite, got -1.0"),
         ({"gpus_per_trial": float("inf")}, "gpus_per_trial must be .* got inf. 0 trains on the CPU"),
+        (
+            {"gpus_per_trial": 1.0, "trial": TrialConfig(num_workers=2)},
+            "gpus_per_trial must be a multiple of num_workers 2, .* got 1.0. Try 2, whole GPUs",
+        ),
         ({"gpus_per_trial": float("nan")}, "gpus_per_trial must be .* got nan"),
         ({"max_concurrent": 0}, "max_concurrent must be at least 1, got 0. Leave it out for as many"),
     ],

@@ -41,6 +41,7 @@ batch_size int64
 lr double
 dropout double
 precision string
+compile bool
 holdout int64
 order string
 last_batch string

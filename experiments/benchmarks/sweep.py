@@ -15,15 +15,14 @@ reads single images (a `DataLoader` over a torchvision-like data set, through `p
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
+
+from experiments.benchmarks.command import our_sweep, timed
 
 FRACTIONS = (1.0, 0.5, 0.25, 0.1, 0.05, 0.01)
 CORES = len(os.sched_getaffinity(0))
@@ -103,21 +102,6 @@ if __name__ == "__main__":
         run_config=tune.RunConfig(storage_path={storage!r}, name="documented", verbose=0),
     ).fit()
 """
-
-
-def timed(command: list[str]) -> float:
-    """Wall seconds of a command that must succeed."""
-    started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{command} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    return time.perf_counter() - started
-
-
-def our_sweep(folder: Path, *arguments: str) -> tuple[float, pd.DataFrame]:
-    """Wall seconds of our command, and its rows."""
-    seconds = timed([sys.executable, "-m", "ssl_runner.tune", "--results", str(folder), *arguments])
-    return seconds, pd.read_parquet(folder / "trials")
 
 
 def main() -> None:

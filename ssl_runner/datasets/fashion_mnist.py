@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from ssl_runner.datasets import fetch
 from ssl_runner.datasets.arrays import DataError, ImageArrays, ImageDataset
 from ssl_runner.datasets.cache import CacheError, alone_in, cache_folder
@@ -21,6 +23,18 @@ FILES = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
+CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 RAW = Path("FashionMNIST", "raw")  # torchvision's layout, so that it can use our cache, and we its
 
 
@@ -39,12 +53,11 @@ def load_fashion_mnist(data_dir: Path | None, say: Say) -> ImageDataset:
 
 
 def _read(files: Files, part: str) -> ImageArrays:
-    from torchvision.datasets import FashionMNIST
-    from torchvision.datasets.mnist import read_image_file, read_label_file
-
-    images_NHW = read_image_file(str(files[f"{part}-images-idx3-ubyte"])).numpy()
-    labels_N = read_label_file(str(files[f"{part}-labels-idx1-ubyte"])).numpy()
-    return ImageArrays(images_NHW[:, None], labels_N, tuple(FashionMNIST.classes))
+    # The content is known by its digest, so the headers hold nothing new: 16 and 8 bytes. (And
+    # importing torchvision to read them takes longer than all the rest: 1.6 s of each start.)
+    pixels = np.fromfile(files[f"{part}-images-idx3-ubyte"], dtype=np.uint8, offset=16)
+    labels_N = np.fromfile(files[f"{part}-labels-idx1-ubyte"], dtype=np.uint8, offset=8)
+    return ImageArrays(pixels.reshape(-1, 1, 28, 28), labels_N.astype(np.int64), CLASSES)
 
 
 def find_files(data_dir: Path | None, say: Say) -> Files:

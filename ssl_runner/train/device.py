@@ -1,11 +1,42 @@
-"""How a device computes: its precision, and its images' form."""
+"""How a device computes: where the images lie, their form, and the precision."""
 
+import ctypes
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 
-# B = images, C = channels, H and W = height and width
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+# N = all images, B = images of a batch, C = channels, H and W = height and width
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what a step frees for the next one, instead of giving it back.
+
+    By default the heap's top is given back whenever some MB are free there, and every step touches
+    new pages: 1,000 to 2,000 page faults a step, up to a third of its time
+    (`experiments/benchmarks/training.py`). Elsewhere than on glibc nothing is done.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that it takes
+
+
+def resident(rows_N: np.ndarray, device: torch.device) -> np.ndarray | torch.Tensor:
+    """An array as the device's batches are gathered from it.
+
+    On a GPU with room for it, a copy that stays there, so that a batch is an indexing operation
+    and no transfer; elsewhere the array itself, shared and read-only.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        if rows_N.nbytes < free / 4:  # the rest is for weights and activations
+            return torch.tensor(rows_N, device=device)
+    return rows_N
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

@@ -20,7 +20,7 @@ from ssl_runner.methods import build_method
 from ssl_runner.models import build_model
 from ssl_runner.sampler import HomogeneousBatchSampler
 from ssl_runner.train.data import TrialData
-from ssl_runner.train.device import autocast, resolve_precision, to_model_input
+from ssl_runner.train.device import autocast, resident, resolve_precision, to_model_input
 from ssl_runner.train.evaluation import Evaluation, evaluate, rank_and_size, sum_over_ranks
 
 # B = images in this rank's batch, C = channels, H and W = height and width, K = classes
@@ -237,14 +237,23 @@ def fit(
     if resume is not None:
         progress, sums, best = _restore(resume, config, bare, optimizer, sampler, device, rank)
 
-    images_NCHW: np.ndarray | torch.Tensor = data.images_NCHW
-    if device.type == "cuda":  # the whole array is smaller than one step's activations
-        images_NCHW = torch.tensor(data.images_NCHW, device=device)
-    loader = make_loader(PartiallyLabeledDataset(images_NCHW, data.targets_N), sampler)
+    images_NCHW = resident(data.images_NCHW, device)
+    stays = isinstance(images_NCHW, torch.Tensor)
+    targets_N = resident(data.targets_N, device) if stays else data.targets_N
+    loader = make_loader(
+        PartiallyLabeledDataset(images_NCHW, targets_N),
+        sampler,
+        pin_memory=device.type == "cuda" and not stays,
+    )
+    images, labels = (resident(rows, device) for rows in data.validation)
+    if config.compile:
+        bare.compile()  # in place: the names of the weights, and so the checkpoints, stay the same
     model: nn.Module = bare
     if group is not None:
         ids = [device] if device.type == "cuda" else None
-        model = DistributedDataParallel(bare, device_ids=ids, process_group=group)
+        model = DistributedDataParallel(
+            bare, device_ids=ids, process_group=group, gradient_as_bucket_view=True
+        )
 
     def state() -> dict[str, Any]:
         return {
@@ -300,7 +309,8 @@ def fit(
         progress.train_seconds += trained - clock
         validation = evaluate(
             bare,
-            *data.validation,
+            images,
+            labels,
             len(data.classes),
             device=device,
             precision=precision,

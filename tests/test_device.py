@@ -1,0 +1,91 @@
+"""Where images lie, and what happens to freed memory."""
+
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_runner.config import TrialConfig
+from ssl_runner.datasets import ImageDataset
+from ssl_runner.train import evaluate, fit, prepare
+from ssl_runner.train.device import resident
+from tests.test_train import SMALL, ignore
+
+CPU = torch.device("cpu")
+
+# Allocates and frees what a step does, on a heap that has something small above it now and then.
+CHURN = """
+import resource, torch
+from ssl_runner.train.device import keep_freed_memory
+if {keep}:
+    keep_freed_memory()
+def step():
+    kept = [torch.ones(1_000_000) for _ in range(8)]
+for _ in range(5):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(keep: bool) -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", CHURN.format(keep=keep)], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
+def test_freed_memory_is_kept_for_the_next_step() -> None:
+    given_back, kept = page_faults(keep=False), page_faults(keep=True)
+    assert given_back > 20 * 8 * 4_000_000 / resource.getpagesize() / 2  # most of it, each time
+    assert kept < given_back / 20
+
+
+def test_on_a_cpu_the_array_itself_is_used() -> None:
+    rows_N = np.arange(5)
+    assert resident(rows_N, CPU) is rows_N
+
+
+def test_evaluation_takes_tensors_that_stay_where_they_are(fashion_mnist: ImageDataset) -> None:
+    data = prepare(SMALL, fashion_mnist)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+    images_NCHW, labels_N = data.validation
+    arguments = {"device": CPU, "precision": "fp32"}
+    tensors = torch.tensor(images_NCHW), torch.tensor(labels_N)
+    assert evaluate(model, *tensors, 10, **arguments) == evaluate(  # type: ignore[arg-type]
+        model,
+        images_NCHW,
+        labels_N,
+        10,
+        **arguments,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.slow
+def test_a_compiled_model_learns_the_same(fashion_mnist: ImageDataset) -> None:
+    config = TrialConfig(
+        subset=650, label_fraction=0.2, batch_size=32, epochs=2, precision="fp32", dropout=0
+    )
+    data = prepare(config, fashion_mnist)
+    plain = fit(config, data, device=CPU, report=ignore)
+    states: list[dict[str, torch.Tensor]] = []
+
+    compiled_config = TrialConfig(**(vars(config) | {"compile": True}))
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    compiled = fit(
+        compiled_config,
+        data,
+        device=CPU,
+        report=lambda metrics, state: states.append(dict(state["model"])),
+    )
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > before  # it was compiled
+    assert states[0].keys() == plain.weights.keys()  # so a checkpoint fits either
+    for one, other in zip(plain.history, compiled.history, strict=True):
+        assert other["train_loss"] == pytest.approx(one["train_loss"], rel=1e-4)
+        assert other["validation_loss"] == pytest.approx(one["validation_loss"], rel=1e-4)
