@@ -11,7 +11,7 @@ import torch
 from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import ImageDataset
 from ssl_runner.train import evaluate, fit, prepare
-from ssl_runner.train.device import resident
+from ssl_runner.train.device import compile_in_place, resident
 from tests.test_train import SMALL, ignore
 
 CPU = torch.device("cpu")
@@ -89,3 +89,11 @@ def test_a_compiled_model_learns_the_same(fashion_mnist: ImageDataset) -> None:
     for one, other in zip(plain.history, compiled.history, strict=True):
         assert other["train_loss"] == pytest.approx(one["train_loss"], rel=1e-4)
         assert other["validation_loss"] == pytest.approx(one["validation_loss"], rel=1e-4)
+
+
+def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(
+        ValueError, match=r"a C\+\+ compiler on a CPU, got none at 'no-such-compiler'. Inst"
+    ):
+        compile_in_place(torch.nn.Linear(2, 2), CPU)

@@ -1,6 +1,6 @@
 """What does a trial need in memory? And are the arrays there once, however many trials there are?
 
-python experiments/benchmarks/memory.py    # about 3 minutes on two cores; Linux
+python -m experiments.benchmarks.memory    # about 2 minutes on two cores; Linux; needs psutil
 
 Our command with one, two and four trials at a time. Its processes are looked at several times a
 second, by what the kernel says of them (`smaps`). Peaks, in MB: what a trial's process holds for

@@ -1,7 +1,7 @@
 """What does a sampler cost? Ours, torch's and one written by hand: time, speed and memory.
 
-python experiments/benchmarks/sampler.py                        # everything: about 9 minutes
-python experiments/benchmarks/sampler.py --sizes 6e4 --rounds 3 # a first look
+python -m experiments.benchmarks.sampler                        # everything: about 9 minutes
+python -m experiments.benchmarks.sampler --sizes 6e4 --rounds 3 # a first look
 
 Every measurement is a process of its own, and the samplers take turns; the figures are medians over
 the rounds, and the ratios are medians of each round's own ratio to ours. `DistributedSampler` with

@@ -1,6 +1,6 @@
 """How long does it take to start? From Enter to the first step, and what a Train group costs.
 
-python experiments/benchmarks/start.py    # about 5 minutes on two cores
+python -m experiments.benchmarks.start    # about 5 minutes on two cores
 
 Medians over the rounds, in seconds: the help, and a flag that is refused; our command to the moment
 when its first trial begins (its data at hand, its next act the first step), for a trial in one

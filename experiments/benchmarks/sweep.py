@@ -1,9 +1,9 @@
 """What does Ray cost? The default study by our command, by the notebook's loop, by Ray's documented
 structure, one after another in one run: wall seconds, ratios, and Ray's tax.
 
-python experiments/benchmarks/sweep.py --epochs 2     # a first look
-python experiments/benchmarks/sweep.py --epochs 10    # the study itself
-python experiments/benchmarks/sweep.py --many 300     # only: 300 trials of about a second each
+python -m experiments.benchmarks.sweep --epochs 2     # a first look
+python -m experiments.benchmarks.sweep --epochs 10    # the study itself
+python -m experiments.benchmarks.sweep --many 300     # only: 300 trials of about a second each
 
 Ray's tax is wall seconds × cores / CPU seconds that the trials spent in training and evaluation; 1
 would be a machine on which every core trains from the first moment to the last.

@@ -1,7 +1,7 @@
 """How fast is the loop? Ours and the notebook's, alternating in one run: medians and ratios.
 
-python experiments/benchmarks/training.py              # everything: about 8 minutes on two cores
-python experiments/benchmarks/training.py --rounds 1   # a first look
+python -m experiments.benchmarks.training              # everything: about 8 minutes on two cores
+python -m experiments.benchmarks.training --rounds 1   # a first look
 
 Each figure is a median over the rounds, in seconds for one epoch at batch 64, each epoch in a process
 of its own: the notebook's loop (written out below as a user would have it); ours in fp32 and with

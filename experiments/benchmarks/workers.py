@@ -1,6 +1,6 @@
 """Two workers with a thread each, or one worker with two threads? The same trial, images per second.
 
-python experiments/benchmarks/workers.py    # about 6 minutes on two cores
+python -m experiments.benchmarks.workers    # about 6 minutes on two cores
 
 Both are our command, alternating: medians over the rounds of the row's images per second, which is
 time in the loop only (what a Ray Train group costs before that is in start.py), and the ratio.

@@ -1,11 +1,15 @@
 """How a device computes: where the images lie, their form, and the precision."""
 
 import ctypes
+import os
+import shutil
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -16,9 +20,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 def keep_freed_memory() -> None:
     """Have glibc keep what a step frees for the next one, instead of giving it back.
 
-    By default the heap's top is given back whenever some MB are free there, and every step touches
-    new pages: 1,000 to 2,000 page faults a step, up to a third of its time
-    (`experiments/benchmarks/training.py`). Elsewhere than on glibc nothing is done.
+    By default the heap's top is given back whenever some MB are free there, and as the heap happens
+    to lie, a step may touch up to 2,000 new pages, which cost up to a fourth of its time, and an
+    evaluation twice its time. Elsewhere than on glibc nothing is done.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -37,6 +41,22 @@ def resident(rows_N: np.ndarray, device: torch.device) -> np.ndarray | torch.Ten
         if rows_N.nbytes < free / 4:  # the rest is for weights and activations
             return torch.tensor(rows_N, device=device)
     return rows_N
+
+
+def compile_in_place(model: nn.Module, device: torch.device) -> None:
+    """`torch.compile` a model; the names of its weights, and so its checkpoints, stay the same.
+
+    Raises:
+        ValueError: If a CPU's model has no C++ compiler to be compiled by.
+    """
+    # As torch._inductor.config.cpp.cxx has it; left to itself it says so in 80 lines.
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        raise ValueError(
+            f"compile must find a C++ compiler on a CPU, got none at {compiler!r}. Install g++, name "
+            "another one in CXX, or leave compile out: on a CPU it rarely pays."
+        )
+    model.compile()
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

@@ -20,7 +20,13 @@ from ssl_runner.methods import build_method
 from ssl_runner.models import build_model
 from ssl_runner.sampler import HomogeneousBatchSampler
 from ssl_runner.train.data import TrialData
-from ssl_runner.train.device import autocast, resident, resolve_precision, to_model_input
+from ssl_runner.train.device import (
+    autocast,
+    compile_in_place,
+    resident,
+    resolve_precision,
+    to_model_input,
+)
 from ssl_runner.train.evaluation import Evaluation, evaluate, rank_and_size, sum_over_ranks
 
 # B = images in this rank's batch, C = channels, H and W = height and width, K = classes
@@ -210,7 +216,7 @@ def fit(
 
     Raises:
         FloatingPointError: If the training loss of an epoch is not a finite number.
-        ValueError: If `resume` comes from another config.
+        ValueError: If `resume` comes from another config, or there is no compiler to compile with.
     """
     rank, world_size = rank_and_size(group)
     precision = resolve_precision(config.precision, device)
@@ -247,7 +253,7 @@ def fit(
     )
     images, labels = (resident(rows, device) for rows in data.validation)
     if config.compile:
-        bare.compile()  # in place: the names of the weights, and so the checkpoints, stay the same
+        compile_in_place(bare, device)
     model: nn.Module = bare
     if group is not None:
         ids = [device] if device.type == "cuda" else None
