@@ -1,6 +1,7 @@
 """Several processes: torch's own over gloo, and Ray Train's, against one process."""
 
 import dataclasses
+import gc
 import io
 import os
 import re
@@ -47,6 +48,7 @@ def _start(
     try:
         answers.put((rank, work(rank, world_size, *arguments)))
     finally:
+        gc.collect()  # a DDP that outlives its group can end the process with an abort
         dist.destroy_process_group()
 
 

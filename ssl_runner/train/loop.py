@@ -257,9 +257,7 @@ def fit(
     model: nn.Module = bare
     if group is not None:
         ids = [device] if device.type == "cuda" else None
-        model = DistributedDataParallel(
-            bare, device_ids=ids, process_group=group, gradient_as_bucket_view=True
-        )
+        model = DistributedDataParallel(bare, device_ids=ids, process_group=group)
 
     def state() -> dict[str, Any]:
         return {
