@@ -1,6 +1,9 @@
 """Random views of images, batched on the device; the numbers are drawn for the global batch."""
 
+import math
+
 import torch
+import torch.nn.functional as F
 
 from ssl_runner.keyed import Key, seed_of
 
@@ -9,6 +12,25 @@ from ssl_runner.keyed import Key, seed_of
 
 WEAK_SHIFT = 2
 """Pixels that a weak view is shifted by, at the most, in each direction."""
+
+
+WEAK_NUMBERS = 3
+"""Random numbers that a weak view takes for each image."""
+
+STRONG_NUMBERS = WEAK_NUMBERS + 7
+"""Random numbers that a strong view takes for each image."""
+
+# What two of are picked for each image. The geometric ones come last.
+_OPERATIONS = (
+    *("identity", "autocontrast", "brightness", "contrast", "posterize", "solarize"),
+    *("rotate", "shear_x", "shear_y", "translate_x", "translate_y"),
+)
+# Their ranges (Sohn et al. 2020, table 12): degrees, shares of the image's side, and for brightness and
+# contrast factors.
+_ROTATE, _SHEAR, _TRANSLATE, _CUT = 30.0, 0.3, 0.3, 0.5
+_FACTOR_LEAST, _FACTOR_MOST = 0.05, 0.95
+_BITS_LEAST, _BITS_MOST = 4, 8
+_GRAY = 0.5
 
 
 def draw(key: Key, size: int, start: int, stop: int, numbers: int) -> torch.Tensor:
@@ -55,3 +77,108 @@ def weak(images_BCHW: torch.Tensor, numbers_B3: torch.Tensor, flip: bool) -> tor
     places_BCN = places_BHW.reshape(B, 1, H * W).expand(B, C, H * W)
     moved_BCN = images_BCHW.reshape(B, C, H * W).gather(2, places_BCN)
     return moved_BCN.view(B, C, H, W) * inside_BHW[:, None]
+
+
+def strong(images_BCHW: torch.Tensor, numbers_BM: torch.Tensor, flip: bool) -> torch.Tensor:
+    """A strong view of each image: a weak view, two operations of RandAugment's, and a cut-out.
+
+    As FixMatch has it (Sohn et al. 2020, section 2.3 and table 12; Cubuk et al. 2020 for RandAugment,
+    DeVries and Taylor 2017 for the cut-out), with what makes sense on one channel: autocontrast,
+    brightness, contrast, posterize, solarize, rotate, shear and translate, each picked as often, two
+    different ones for an image, at a magnitude drawn from the whole range. Left out: color, equalize
+    and sharpness. So that each operation is one over the whole batch, the geometric ones go first and
+    are done in one resampling together with the weak view's; what comes in from outside is black. The
+    square that is cut out has a side of up to half of the image's, and becomes gray. (torchvision's v2
+    transforms draw once for a whole batch, so that its images would all be treated alike.)
+
+    Args:
+        images_BCHW: uint8 images.
+        numbers_BM: Random numbers in [0, 1), M = `STRONG_NUMBERS` for each image.
+        flip: Whether images may be mirrored.
+
+    Returns:
+        float32 images in [0, 1], (B, C, H, W).
+    """
+    numbers_BM = numbers_BM.to(images_BCHW.device, non_blocking=True)
+    weak_B3, picks_B2, magnitudes_B2, cut_B3 = torch.split(numbers_BM, [WEAK_NUMBERS, 2, 2, 3], dim=1)
+    operations = len(_OPERATIONS)
+    first_B = (picks_B2[:, 0] * operations).long()
+    second_B = (first_B + 1 + (picks_B2[:, 1] * (operations - 1)).long()) % operations
+    picked_B2 = torch.stack([first_B, second_B], 1)
+    # For each image and operation: NaN, or the magnitude of the operation that was picked.
+    magnitude_BO = torch.full((len(images_BCHW), operations), math.nan, device=images_BCHW.device)
+    magnitude_BO.scatter_(1, picked_B2, magnitudes_B2)
+    geometric = _OPERATIONS.index("rotate")
+    moved_BCHW = _moved(images_BCHW, weak_B3, magnitude_BO[:, geometric:], flip)
+    shaded_BCHW = _shaded(moved_BCHW, magnitude_BO[:, :geometric])
+    return _cut_out(shaded_BCHW, cut_B3)
+
+
+def _moved(
+    images_BCHW: torch.Tensor, weak_B3: torch.Tensor, magnitude_B5: torch.Tensor, flip: bool
+) -> torch.Tensor:
+    """Mirrored, shifted, rotated, sheared and translated in one bilinear resampling; float, [0, 1]."""
+    _, _, H, W = images_BCHW.shape
+    # From [0, 1) to [-1, 1) where picked, else 0.
+    signed_B5 = (2 * magnitude_B5 - 1).nan_to_num(0.0)
+    rotate, shear_x, shear_y, translate_x, translate_y = signed_B5.unbind(1)
+    angle, shear_x, shear_y = rotate * math.radians(_ROTATE), shear_x * _SHEAR, shear_y * _SHEAR
+    cosine, sine = angle.cos(), angle.sin()
+    mirror = torch.where(weak_B3[:, 0] < 0.5, -1.0, 1.0) if flip else torch.ones_like(angle)
+    span = 2 * WEAK_SHIFT + 1
+    down, right = ((weak_B3[:, 1:] * span).floor() - WEAK_SHIFT).unbind(1)
+    # Where each pixel of the view is taken from, in units of half the image: an image that is not
+    # square is rotated in pixels, not in these units.
+    x = torch.stack([cosine + shear_x * sine, (shear_x * cosine - sine) * (H / W)], 1)
+    y = torch.stack([(sine + shear_y * cosine) * (W / H), cosine - shear_y * sine], 1)
+    shift_x = -2 * (right / W + translate_x * _TRANSLATE)
+    shift_y = -2 * (down / H + translate_y * _TRANSLATE)
+    matrix_B23 = torch.stack(
+        [
+            torch.cat([x * mirror[:, None], (mirror * shift_x)[:, None]], 1),
+            torch.cat([y, shift_y[:, None]], 1),
+        ],
+        1,
+    )
+    grid_BHW2 = F.affine_grid(matrix_B23, list(images_BCHW.shape), align_corners=False)
+    floats_BCHW = images_BCHW.float().div_(255)
+    return F.grid_sample(floats_BCHW, grid_BHW2, padding_mode="zeros", align_corners=False)
+
+
+def _shaded(images_BCHW: torch.Tensor, magnitude_B6: torch.Tensor) -> torch.Tensor:
+    """The operations on gray levels, each at its magnitude where it is not NaN."""
+    shape = (len(images_BCHW), 1, 1, 1)
+    _, autocontrast, brightness, contrast, posterize, solarize = (
+        column.view(shape) for column in magnitude_B6.unbind(1)
+    )
+    least_B111, most_B111 = images_BCHW.amin((1, 2, 3), True), images_BCHW.amax((1, 2, 3), True)
+    mean_B111 = images_BCHW.mean((1, 2, 3), keepdim=True)
+    # Autocontrast, brightness and contrast are linear: together a factor and a summand for each image.
+    stretch = torch.where(autocontrast.isnan(), 1.0, 1 / (most_B111 - least_B111).clamp(min=1 / 255))
+    stretched = torch.where(autocontrast.isnan(), 0.0, least_B111)
+    span = _FACTOR_MOST - _FACTOR_LEAST
+    darker = (_FACTOR_LEAST + span * brightness).nan_to_num(1.0)
+    flatter = (_FACTOR_LEAST + span * contrast).nan_to_num(1.0)
+    factor = stretch * darker
+    mean = (mean_B111 - stretched) * factor
+    factor = factor * flatter
+    summand = (1 - flatter) * mean - stretched * factor
+    shaded_BCHW = torch.addcmul(summand, images_BCHW, factor)
+    bits = _BITS_LEAST + ((_BITS_MOST - _BITS_LEAST + 1) * posterize).floor()
+    step = 2.0 ** (8 - bits) / 255
+    coarse_BCHW = (shaded_BCHW / step).floor() * step
+    shaded_BCHW = torch.where(posterize.isnan(), shaded_BCHW, coarse_BCHW)
+    return torch.where(shaded_BCHW > solarize, 1 - shaded_BCHW, shaded_BCHW)  # never above NaN
+
+
+def _cut_out(images_BCHW: torch.Tensor, numbers_B3: torch.Tensor) -> torch.Tensor:
+    """A square of each image made gray: its side, and its middle's place down and right."""
+    H, W = images_BCHW.shape[2:]
+    half_B1 = numbers_B3[:, :1] * (_CUT / 2)
+    down_BH, right_BW = (
+        (torch.arange(0.5, length, device=images_BCHW.device) - numbers_B3[:, axis : axis + 1] * length)
+        .abs()
+        .lt(half_B1 * length)
+        for axis, length in ((1, H), (2, W))
+    )
+    return images_BCHW.masked_fill((down_BH[:, :, None] & right_BW[:, None, :])[:, None], _GRAY)

@@ -18,17 +18,22 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
+from ssl_runner.hyperparameters import HYPERPARAMETERS, METHODS, Value, defaults
+
 MODELS = ("CNN", "AdaptiveCNN")
-METHODS = ("pass",)
 ORDERS = ("interleave", "shuffle", "labeled_first", "paired")
 LAST_BATCHES = ("partial", "drop", "pad")
 AUGMENTS = ("none", "weak")
+KEEPS = ("best", "last")
 PRECISIONS = ("auto", "fp32", "bf16")
+
+BELOW_1 = math.nextafter(1, 0)
 
 Precision = Literal["auto", "fp32", "bf16"]
 Order = Literal["interleave", "shuffle", "labeled_first", "paired"]
 LastBatch = Literal["partial", "drop", "pad"]
 Augment = Literal["none", "weak"]
+Keep = Literal["best", "last"]
 
 
 def _number(value: object) -> object:
@@ -110,7 +115,9 @@ class TrialConfig:
         None, "use only so many training images, and the same share of the test images; none: all"
     )
     label_fraction: Real = setting(1.0, "share of the training images that keep their label")
-    method: Text = setting("pass", "what is done with an unlabeled batch")
+    method: Text = setting(
+        "pass", "what is done with an unlabeled batch: a name, or an import path module:Class"
+    )
     model: Text = setting("CNN", "model: a name, or an import path module:Class")
     seed: Whole = setting(0, "drives initial weights, order and augmentation")
     split_seed: Whole = setting(0, "drives which images keep their label")
@@ -130,11 +137,40 @@ class TrialConfig:
     compile: bool = setting(
         False, "torch.compile the model: for GPUs; on a CPU it is slower, and needs a C++ compiler"
     )
+    keep: Keep = setting("best", "weights that are kept: best (of the lowest validation loss) or last")
     holdout: Whole = setting(0, "training images set aside for validation; 0: the test images validate")
-    order: Order = setting("interleave", "how the two kinds of batches follow each other")
+    order: Order = setting(
+        "interleave", "how the two kinds of batches follow each other; always paired but for pass"
+    )
     last_batch: LastBatch = setting("partial", "what becomes of the last images of a pool")
     augment: Augment = setting("none", "views of the labeled images: none, or weak (flip and shift)")
     flip: bool = setting(True, "whether a view may be mirrored; false where left and right matter")
+    mu: Whole | None = setting(
+        None, "unlabeled batches to each labeled one in the order paired; none: the method's own"
+    )
+    unlabeled_weight: Real | None = setting(
+        None, "weight of the unlabeled loss, lambda; none: the method's own"
+    )
+    ramp: Real | None = setting(
+        None, "share of the training in which that weight rises from 0; none: the method's own"
+    )
+    threshold: Real | None = setting(
+        None, "confidence from which a pseudo-label counts, tau; none: the method's own"
+    )
+    temperature: Real | None = setting(
+        None, "of the softmax that is the target; 0: its largest class; none: the method's own"
+    )
+    alignment: bool | None = setting(
+        None, "bring the predicted classes' shares to those of the labels; none: the method's own"
+    )
+    momentum: Real | None = setting(
+        None, "of the running means that adapt thresholds and alignment; none: the method's own"
+    )
+    ema: Real | None = setting(
+        None,
+        "decay of the averaged weights, which are then evaluated and kept; 0: no averaging; "
+        "none: the method's own",
+    )
     num_workers: Whole = setting(1, "processes that train one trial together; two numbers: elastic")
     min_workers: Whole | None = setting(
         None, "elastic: go on with so few when others are lost; none: all of them, always"
@@ -145,8 +181,7 @@ class TrialConfig:
         share_text = max(f"{share:.2f}", f"{share:g}", key=len)
         fix = f"Did you mean {share_text}?" if 0.01 <= share <= 1 else "10 % is 0.1."
         _require(0 < self.label_fraction <= 1, "label_fraction", "in (0, 1]", self.label_fraction, fix)
-        fix = did_you_mean(self.method, METHODS)
-        _require(self.method in METHODS, "method", "a known method", self.method, fix)
+        _require_known("method", self.method, METHODS)
         _require_known("model", self.model, MODELS)
         fix = "Leave it out to use all images."
         _require(self.subset is None or self.subset > 0, "subset", "at least 1", self.subset, fix)
@@ -174,17 +209,49 @@ class TrialConfig:
         fix = f"Try num_workers: [1, {high}]."
         rule = f"in [1, num_workers] = [1, {high}]"
         _require(low is None or 1 <= low <= high, "min_workers", rule, low, fix)
+        self._require_hyperparameters()
         for name, known in (
             ("order", ORDERS),
             ("last_batch", LAST_BATCHES),
             ("precision", PRECISIONS),
             ("augment", AUGMENTS),
+            ("keep", KEEPS),
         ):
             value = getattr(self, name)
             _require(value in known, name, "one of " + ", ".join(known), value, f"Try {known[0]}.")
         for name, value in vars(self).items():
             fits = not isinstance(value, int) or value < 1 << 63
             _require(fits, name, "less than 2**63", value, "The table holds no larger number.")
+
+    def _require_hyperparameters(self) -> None:
+        """Each is None, or in its range."""
+        whole_share = "in [0, 1]"
+        for name, least, most, rule, fix in (
+            ("mu", 1, math.inf, "at least 1", "Try 1."),
+            ("unlabeled_weight", 0, 1e6, "in [0, 1e6]", "Try 1."),
+            ("ramp", 0, 1, whole_share, "0 is full weight from the start."),
+            ("threshold", 0, 1, whole_share, "Try 0.95."),
+            ("temperature", 0, 100, "in [0, 100]", "0 takes hard labels."),
+            ("momentum", 0, BELOW_1, "in [0, 1)", "Try 0.99."),
+            ("ema", 0, BELOW_1, "in [0, 1)", "0 averages no weights."),
+        ):
+            value = getattr(self, name)
+            _require(value is None or least <= value <= most, name, rule, value, fix)
+        needs_ema = self.method == "mean_teacher" and self.ema == 0
+        _require(not needs_ema, "ema", "more than 0 for mean_teacher", self.ema, "Try 0.99.")
+
+    def resolved(self) -> "TrialConfig":
+        """The same trial written out: each hyper-parameter that its method takes has a value, and
+        no other one has. Such is what a sweep runs, and what its rows say."""
+        takes = defaults(self.method)
+        order = self.order if self.method == "pass" else "paired"
+        if order == "paired":  # `pass` has as many steps in such an epoch as the other methods
+            takes = {"mu": 1} | takes
+        values: dict[str, Any] = dict.fromkeys(HYPERPARAMETERS)
+        for name, default in takes.items():
+            given: Value | None = getattr(self, name)
+            values[name] = default if given is None else given
+        return dataclasses.replace(self, order=order, **values)
 
     @property
     def config(self) -> str:
@@ -201,10 +268,11 @@ class TrialConfig:
 
     @property
     def trial_id(self) -> str:
-        """Ten hex digits of SHA-256 over the canonical config: equal configs have equal ids."""
-        settings = dataclasses.asdict(self)
+        """Ten hex digits of SHA-256 over the resolved config: equal trials have equal ids."""
+        settings = dataclasses.asdict(self.resolved())
         for field in dataclasses.fields(self):
-            if field.type is Real:  # 1 equals 1.0, and -0.0 equals 0.0
+            if field.type in (Real, Real | None) and settings[field.name] is not None:
+                # 1 equals 1.0, and -0.0 equals 0.0
                 settings[field.name] = float(settings[field.name]) + 0.0
         canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:10]
@@ -300,6 +368,12 @@ class SweepConfig:
             gpus,
             fix,
         )
+        for name in HYPERPARAMETERS:
+            taken = {"mu"} if self.trial.order == "paired" else set()
+            taken = taken.union(*map(defaults, self.methods))
+            fix = f"Leave it out, or add a method that takes it to {', '.join(self.methods)}."
+            value = getattr(self.trial, name)
+            _require(value is None or name in taken, name, "of use to a method", value, fix)
         for axis, single in AXES.items():  # also what no trial uses, such as the methods of full
             for value in getattr(self, axis) or ():
                 dataclasses.replace(self.trial, **{single: value})
@@ -336,6 +410,7 @@ class SweepConfig:
                     seed=seed,
                     split_seed=seed if chosen is None else chosen,
                 )
+                trial = trial.resolved()
                 made.setdefault(trial.trial_id, trial)
         return tuple(sorted(made.values(), key=lambda trial: trial.config != "full"))
 

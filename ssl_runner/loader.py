@@ -19,11 +19,13 @@ class Batch:
     Attributes:
         images: uint8, (B, C, H, W).
         targets: int64, (B,); `UNLABELED` throughout in a batch of that kind.
+        indices: Places of the images in the training set, (B,).
         step, kind, size, start, own, weight: As in `RankBatch`.
     """
 
     images: torch.Tensor
     targets: torch.Tensor
+    indices: list[int]
     step: int
     kind: Kind
     size: int
@@ -68,6 +70,7 @@ class PartiallyLabeledDataset(Dataset[Any]):
         return Batch(
             _gather(self.images_NCHW, indices),
             _gather(self.targets_N, indices),
+            indices=indices,
             step=indices.step,
             kind=indices.kind,
             size=indices.size,

@@ -1,12 +1,86 @@
-"""What is done with an unlabeled batch. A method knows nothing of Ray, files or ranks."""
+"""What is learned from an unlabeled batch. A method knows nothing of Ray, files or ranks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from ssl_runner.config import did_you_mean
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ssl_runner.config import TrialConfig, did_you_mean
+from ssl_runner.imports import import_by_path
+
+# B = images in this rank's batch, C = channels, H and W = height and width, K = classes
+
+Scores = Callable[[torch.Tensor], torch.Tensor]
+"""Class scores before softmax, float32 (B, K), of float images in [0, 1], (B, C, H, W)."""
 
 
 @dataclass(frozen=True)
-class Pass:
+class Networks:
+    """The model that is trained, as a method may call it.
+
+    Attributes:
+        student: In training mode, with gradient. Its batch-norm layers, if any, normalise an unlabeled
+            batch by its own statistics and leave their running averages alone, which are those of
+            the labeled images (as Oliver et al. 2018 do, appendix B).
+        predict: The same weights in evaluation mode, without gradient: what targets are made of.
+        teacher: The averaged weights likewise; the student's own where none are kept.
+    """
+
+    student: Scores
+    predict: Scores
+    teacher: Scores
+
+
+@dataclass(frozen=True)
+class UnlabeledBatch:
+    """What a method sees of an unlabeled batch: views of the images, and no label.
+
+    Attributes:
+        weak: The weak view of this number (0, 1, …) of each image: flipped and shifted by chance.
+        strong: The strong view of this number.
+        mean: The mean of a tensor (B, …) over the images of all workers; without gradient.
+        record: Called with `confidence_B=` (of the target), `accepted_B=` (whether it counts) and
+            `pseudo_B=` (its class), any of them, for the table.
+    """
+
+    weak: Callable[[int], torch.Tensor]
+    strong: Callable[[int], torch.Tensor]
+    mean: Callable[[torch.Tensor], torch.Tensor]
+    record: Callable[..., None]
+
+
+class Method(nn.Module):
+    """A method: what it keeps from step to step are its buffers, saved and restored with them.
+
+    Args:
+        config: The trial, with its hyper-parameters written out (`TrialConfig.resolved`).
+        shares_K: Share of each class in the labeled pool.
+    """
+
+    needs_unlabeled = True
+
+    def __init__(self, config: TrialConfig, shares_K: torch.Tensor) -> None:
+        super().__init__()
+        self.config = config
+
+    def unlabeled_loss(
+        self, networks: Networks, batch: UnlabeledBatch, step: int
+    ) -> torch.Tensor | None:
+        """The mean loss of this rank's images, with its gradient; None: nothing is to be learned.
+
+        Its weight λ with the ramp, the average over the ranks and the step are the loop's.
+
+        Args:
+            networks: The model.
+            batch: Views of the images.
+            step: Optimizer steps taken so far.
+        """
+        raise NotImplementedError
+
+
+class Pass(Method):
     """Nothing is learned from an unlabeled batch: the reference for every other method.
 
     The batches stay in the epoch's plan and are counted; no pixel of them is fetched.
@@ -15,15 +89,151 @@ class Pass:
     needs_unlabeled = False
 
 
-METHODS = {"pass": Pass}
+class PseudoLabel(Method):
+    """The model's own arg-max where it is confident, learned on the same view (Lee 2013, section 2.2).
+
+    The threshold on the confidence, and the mean over all images with the others at zero, are those
+    of google-research/fixmatch, `pseudo_label.py`. Defaults: τ 0.95, λ 1, μ 1, ramp over 40 %.
+    """
+
+    def unlabeled_loss(self, networks: Networks, batch: UnlabeledBatch, step: int) -> torch.Tensor:
+        """Cross entropy with the arg-max, where its probability is at least τ."""
+        assert self.config.threshold is not None
+        scores_BK = networks.student(batch.weak(0))
+        confidence_B, pseudo_B = scores_BK.detach().softmax(1).max(1)
+        accepted_B = confidence_B >= self.config.threshold
+        batch.record(confidence_B=confidence_B, accepted_B=accepted_B, pseudo_B=pseudo_B)
+        return (F.cross_entropy(scores_BK, pseudo_B, reduction="none") * accepted_B).mean()
 
 
-def build_method(name: str) -> Pass:
-    """The method of this name.
+class PiModel(Method):
+    """Two views of an image shall have the same probabilities (Laine and Aila 2017, section 2.1).
+
+    The mean over the classes of the squared difference, with gradient through both views. Defaults:
+    λ 10, μ 1, ramp over 40 %, as in google-research/fixmatch.
+    """
+
+    def unlabeled_loss(self, networks: Networks, batch: UnlabeledBatch, step: int) -> torch.Tensor:
+        """Squared difference of the softmax outputs under two weak views."""
+        both = networks.student(torch.cat([batch.weak(0), batch.weak(1)])).softmax(1)
+        one_BK, other_BK = both.chunk(2)
+        batch.record(confidence_B=one_BK.detach().amax(1))
+        return F.mse_loss(one_BK, other_BK)
+
+
+class MeanTeacher(Method):
+    """The same against a teacher, the running average of the weights (Tarvainen and Valpola 2017,
+    section 2).
+
+    The teacher predicts in evaluation mode; its average starts as a plain one, min(1 − 1/(step + 1),
+    α). Defaults: λ 50, μ 1, ramp over 40 %, α 0.99 for runs of some thousand steps (0.999 there).
+    """
+
+    def unlabeled_loss(self, networks: Networks, batch: UnlabeledBatch, step: int) -> torch.Tensor:
+        """Squared difference of the softmax outputs of student and teacher under two weak views."""
+        target_BK = networks.teacher(batch.weak(1)).softmax(1)
+        student_BK = networks.student(batch.weak(0)).softmax(1)
+        batch.record(confidence_B=target_BK.amax(1))
+        return F.mse_loss(student_BK, target_BK)
+
+
+class FixMatch(Method):
+    """A confident pseudo-label of the weak view, learned on the strong view (Sohn et al. 2020,
+    section 2.2).
+
+    Defaults: τ 0.95, λ 1 from the start, hard labels; α 0.99 for runs of some thousand steps (the
+    paper: 0.999 of 2²⁰); μ 1 where the paper has 7, for a CPU's sake. With a `temperature` the target
+    is the sharpened softmax. With `alignment` the predictions are first scaled by the labeled pool's
+    class shares over the running mean of the predictions (Berthelot et al. 2020, "ReMixMatch",
+    section 3.1).
+    """
+
+    shares_K: torch.Tensor
+    mean_K: torch.Tensor
+
+    def __init__(self, config: TrialConfig, shares_K: torch.Tensor) -> None:
+        super().__init__(config, shares_K)
+        self.register_buffer("shares_K", shares_K, persistent=False)
+        self.register_buffer("mean_K", torch.full_like(shares_K, 1 / len(shares_K)))
+
+    def unlabeled_loss(self, networks: Networks, batch: UnlabeledBatch, step: int) -> torch.Tensor:
+        """Cross entropy of the strong view with the weak view's target, where that is confident."""
+        scores_BK = networks.predict(batch.weak(0))
+        probability_BK = scores_BK.softmax(1)
+        self.move(self.mean_K, batch.mean(probability_BK))
+        if self.config.alignment:
+            scores_BK = scores_BK + (self.shares_K / self.mean_K).log()
+            probability_BK = scores_BK.softmax(1)
+        confidence_B, pseudo_B = probability_BK.max(1)
+        accepted_B = confidence_B >= self.thresholds(confidence_B, batch)[pseudo_B]
+        batch.record(confidence_B=confidence_B, accepted_B=accepted_B, pseudo_B=pseudo_B)
+        temperature = self.config.temperature
+        target = (scores_BK / temperature).softmax(1) if temperature else pseudo_B
+        strong_BK = networks.student(batch.strong(0))
+        return (F.cross_entropy(strong_BK, target, reduction="none") * accepted_B).mean()
+
+    def move(self, running: torch.Tensor, new: torch.Tensor) -> None:
+        """One step of a running mean."""
+        assert self.config.momentum is not None
+        running.lerp_(new, 1 - self.config.momentum)
+
+    def thresholds(self, confidence_B: torch.Tensor, batch: UnlabeledBatch) -> torch.Tensor:
+        """The confidence from which a pseudo-label counts, for each class, (K,)."""
+        assert self.config.threshold is not None
+        return torch.full_like(self.mean_K, self.config.threshold)
+
+
+class FreeMatch(FixMatch):
+    """FixMatch with thresholds that follow the model (Wang et al. 2023, section 3.1, equations 5 to 8).
+
+    The global one is the running mean of the confidence; each class's is that times the class's share
+    in the running mean of the predictions, the most frequent class's being 1. In place of the
+    paper's fairness term (section 3.2), whose logarithms of batch means would make the loss depend
+    on how a batch is cut over workers, the predictions are aligned to the labels' shares (as in
+    `FixMatch`). Defaults: λ 1, μ 1, running means at 0.99 for runs of some thousand steps (the paper:
+    0.999 of 2²⁰), α 0.99.
+    """
+
+    confidence: torch.Tensor
+
+    def __init__(self, config: TrialConfig, shares_K: torch.Tensor) -> None:
+        super().__init__(config, shares_K)
+        self.register_buffer("confidence", shares_K.new_tensor(1 / len(shares_K)))
+
+    def thresholds(self, confidence_B: torch.Tensor, batch: UnlabeledBatch) -> torch.Tensor:
+        """The global threshold, lower for classes that are seldom predicted."""
+        self.move(self.confidence, batch.mean(confidence_B))
+        return self.mean_K / self.mean_K.max() * self.confidence
+
+
+METHODS: dict[str, type[Method]] = {
+    "pass": Pass,
+    "pseudo_label": PseudoLabel,
+    "pi_model": PiModel,
+    "mean_teacher": MeanTeacher,
+    "fixmatch": FixMatch,
+    "freematch": FreeMatch,
+}
+
+
+def build_method(config: TrialConfig, shares_K: torch.Tensor) -> Method:
+    """The method of a trial: a built-in one, or one's own by its import path `package.module:Class`.
+
+    Args:
+        config: The trial.
+        shares_K: Share of each class in the labeled pool.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, or it is no `Method`.
     """
-    if name not in METHODS:
+    name = config.method
+    if name in METHODS:
+        return METHODS[name](config.resolved(), shares_K)
+    if ":" not in name:
         raise ValueError(f"unknown method {name!r}. {did_you_mean(name, tuple(METHODS))}")
-    return METHODS[name]()
+    make = import_by_path(name, "method")
+    if not (isinstance(make, type) and issubclass(make, Method)):
+        raise ValueError(
+            f"method {name!r} must be a subclass of ssl_runner.methods.Method, got {make!r}."
+        )
+    return make(config.resolved(), shares_K)

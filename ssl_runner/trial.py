@@ -158,6 +158,7 @@ def _base_row(config: TrialConfig, setting: Setting, started: datetime) -> dict[
 
 def _figures(result: FitResult, data: TrialData) -> dict[str, Any]:
     best, progress = result.history[result.best_epoch - 1], result.progress
+    student_validation, student_test = result.student_validation, result.student_test
     test_images = data.validation if data.test is None else data.test
     return {
         "labeled_images": len(data.labeled),
@@ -173,12 +174,21 @@ def _figures(result: FitResult, data: TrialData) -> dict[str, Any]:
         "validation_accuracy": result.validation.accuracy,
         "test_loss": result.test.loss,
         "test_accuracy": result.test.accuracy,
+        "student_validation_loss": student_validation and student_validation.loss,
+        "student_validation_accuracy": student_validation and student_validation.accuracy,
+        "student_test_loss": student_test and student_test.loss,
+        "student_test_accuracy": student_test and student_test.accuracy,
+        "unlabeled_loss": best["unlabeled_loss"],
+        "confidence": best["confidence"],
+        "accepted_share": best["accepted_share"],
+        "pseudo_accuracy": best["pseudo_accuracy"],
         "test_accuracy_per_class": result.test.accuracy_per_class,
         "confusion": result.test.confusion,
         "class_names": list(data.classes),
         "steps": progress.steps,
         "passed": progress.passed,
         "images": progress.images,
+        "unlabeled_images_seen": progress.unlabeled,
         "train_seconds": progress.train_seconds,
         "evaluate_seconds": progress.evaluate_seconds,
         "cpu_seconds": progress.cpu_seconds,

@@ -20,6 +20,7 @@ from ssl_runner.config import (
     sweep_from_settings,
     sweep_to_settings,
 )
+from ssl_runner.hyperparameters import HYPERPARAMETERS
 from ssl_runner.tune.__main__ import main as tune_main
 from tests.test_config import valid_settings
 
@@ -48,7 +49,7 @@ FLAGS: dict[str, tuple[str, object]] = {
     "configs": ("partial", ["partial"]),
     "label_fractions": ("0.5 1 1e-3", [0.5, 1.0, 0.001]),
     "models": ("CNN tests.models:Linear", ["CNN", "tests.models:Linear"]),
-    "methods": ("pass", ["pass"]),
+    "methods": ("pass fixmatch", ["pass", "fixmatch"]),
     "seeds": ("3 0", [3, 0]),
     "split_seeds": ("4", [4]),
     "cpus_per_trial": ("4", 4.0),
@@ -65,11 +66,20 @@ FLAGS: dict[str, tuple[str, object]] = {
     "dropout": ("0", 0.0),
     "precision": ("bf16", "bf16"),
     "compile": ("yes", True),
+    "keep": ("last", "last"),
     "holdout": ("50", 50),
     "order": ("paired", "paired"),
     "last_batch": ("drop", "drop"),
     "augment": ("weak", "weak"),
     "flip": ("no", False),
+    "mu": ("2", 2),
+    "unlabeled_weight": ("2", 2.0),
+    "ramp": ("0.5", 0.5),
+    "threshold": ("9e-1", 0.9),
+    "temperature": ("0", 0.0),
+    "alignment": ("yes", True),
+    "momentum": ("0.9", 0.9),
+    "ema": ("0", 0.0),
     "num_workers": ("4", 4),
     "min_workers": ("1", 1),
 }
@@ -87,8 +97,12 @@ def test_every_setting_has_a_flag() -> None:
 @pytest.mark.parametrize("key", sorted(FLAGS))
 def test_a_flag_changes_its_setting_alone(key: str) -> None:
     text, value = FLAGS[key]
-    read = sweep_to_settings(tune("--" + key.replace("_", "-"), *text.split()).sweep)
-    assert read == sweep_to_settings(SweepConfig()) | {key: value}
+    # A hyper-parameter is refused where no method takes it.
+    methods = ["fixmatch"] if key in HYPERPARAMETERS else ["pass"]
+    read = sweep_to_settings(
+        tune("--methods", *methods, "--" + key.replace("_", "-"), *text.split()).sweep
+    )
+    assert read == sweep_to_settings(SweepConfig()) | {"methods": methods} | {key: value}
 
 
 @given(valid_settings())
@@ -237,6 +251,10 @@ def test_a_flag_can_mend_a_study(study: Path) -> None:
         (("--seed", "5", "--split-seed", "2"), TrialConfig(seed=5, split_seed=2)),
         (("--model", "AdaptiveCNN", "--method", "pass"), TrialConfig(model="AdaptiveCNN")),
         (("--lr", "1e-2", "--epochs", "3"), TrialConfig(lr=0.01, epochs=3)),
+        (
+            ("--label-fraction", "0.1", "--method", "fixmatch", "--threshold", "0.9"),
+            TrialConfig(label_fraction=0.1, method="fixmatch", threshold=0.9),
+        ),
         (("--smoke",), TrialConfig(subset=6000, epochs=2)),
         (
             ("--smoke", "--label-fraction", "0.2", "--epochs", "1"),
@@ -245,7 +263,7 @@ def test_a_flag_can_mend_a_study(study: Path) -> None:
     ],
 )
 def test_the_one_trial_of_train(arguments: tuple[str, ...], expected: TrialConfig) -> None:
-    assert train(*arguments).sweep.trials() == (expected,)
+    assert train(*arguments).sweep.trials() == (expected.resolved(),)
 
 
 def test_train_has_a_flag_for_every_setting_of_a_trial(capsys: pytest.CaptureFixture[str]) -> None:
@@ -283,7 +301,11 @@ def test_what_train_does_not_take(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--method", "pas"), "method must be a known method, got 'pas'. Did you mean pass?"),
+        (
+            ("--method", "pas"),
+            "method must be a known name or an import path such as package.module:Name, got "
+            "'pas'. Did you mean pass?",
+        ),
         (
             ("--label-fraction", "10"),
             r"label_fraction must be in \(0, 1\], got 10.0. Did you mean 0.10",
@@ -339,7 +361,11 @@ def test_values_that_train_does_not_take(arguments: tuple[str, ...], message: st
         (("--epochs", "9" * 5000), "epochs: unable to parse input string as an integer, exceeded"),
         (("--lr", "nan"), "lr must be in (0, 10), got nan. The default is 0.001."),
         (("--models", "adaptivecnn"), "model must be a known name or an import path such as "),
-        (("--methods", "pas"), "method must be a known method, got 'pas'. Did you mean pass?"),
+        (
+            ("--methods", "pas"),
+            "method must be a known name or an import path such as package.module:Name, got "
+            "'pas'. Did you mean pass?",
+        ),
         (("--precision", "fp16"), "precision: input should be 'auto', 'fp32' or 'bf16', got 'fp16'."),
         (("--configs", "ful"), "configs.0: input should be 'full' or 'partial', got 'ful'."),
         (("--name", "a/b"), "name must be made of letters, digits, '-', '_' and '.', 100 at the most"),

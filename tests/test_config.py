@@ -24,6 +24,7 @@ from ssl_runner.config import (
     sweep_from_settings,
     sweep_to_settings,
 )
+from ssl_runner.hyperparameters import HYPERPARAMETERS, METHODS, OWN_DEFAULTS, defaults
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -44,12 +45,22 @@ TRIAL_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "dropout": st.floats(0, 1, exclude_max=True),
     "precision": st.sampled_from(["auto", "fp32", "bf16"]),
     "compile": st.booleans(),
+    "keep": st.sampled_from(["best", "last"]),
     "holdout": whole,
     "order": st.sampled_from(["interleave", "shuffle", "labeled_first", "paired"]),
     "last_batch": st.sampled_from(["partial", "drop", "pad"]),
     "augment": st.sampled_from(["none", "weak"]),
     "flip": st.booleans(),
+    "mu": st.none() | st.integers(1, 100),
+    "unlabeled_weight": st.none() | st.floats(0, 1e6),
+    "ramp": st.none() | st.floats(0, 1),
+    "threshold": st.none() | st.floats(0, 1),
+    "temperature": st.none() | st.floats(0, 100),
+    "alignment": st.none() | st.booleans(),
+    "momentum": st.none() | st.floats(0, 1, exclude_max=True),
+    "ema": st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
 }
+methods = st.sampled_from([*METHODS, "tests.models:Method", "größe_1.b:C"])
 
 
 def lists(values: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
@@ -61,7 +72,7 @@ SWEEP_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "configs": lists(st.sampled_from(["full", "partial"])),
     "label_fractions": lists(fractions),
     "models": lists(models),
-    "methods": st.just(["pass"]),
+    "methods": lists(methods),
     "seeds": lists(whole),
     "split_seeds": st.none() | lists(whole),
     "cpus_per_trial": st.none() | st.floats(0, 100, exclude_min=True),
@@ -79,6 +90,9 @@ def valid_settings(draw: st.DrawFn) -> dict[str, object]:
     fewest = draw(st.none() | st.integers(1, workers))
     if workers > 1:
         drawn.pop("gpus_per_trial", None)
+    taken = set().union(*map(defaults, drawn.get("methods", ["pass"])))
+    for name in set(HYPERPARAMETERS) - taken - ({"mu"} if drawn.get("order") == "paired" else set()):
+        drawn.pop(name, None)
     return dict(drawn) | {"num_workers": workers, "min_workers": fewest}
 
 
@@ -86,6 +100,7 @@ trial_configs = st.builds(
     lambda workers, **values: TrialConfig(min_workers=workers[0], num_workers=workers[1], **values),
     workers=st.tuples(st.none() | st.integers(1, 4), st.integers(4, 8)),
     label_fraction=fractions,
+    method=methods,
     model=models,
     seed=whole,
     split_seed=whole,
@@ -167,7 +182,24 @@ def test_a_trial_takes_the_edges_of_its_ranges(settings: dict[str, Any]) -> None
             "min_workers must be in [1, num_workers] = [1, 2], got 0. Try num_workers: [1, 2].",
         ),
         ({"augment": "strong"}, "augment must be one of none, weak, got 'strong'. Try none."),
-        ({"method": "pas"}, "method must be a known method, got 'pas'. Did you mean pass?"),
+        ({"mu": 0}, "mu must be at least 1, got 0. Try 1."),
+        ({"unlabeled_weight": -1.0}, "unlabeled_weight must be in [0, 1e6], got -1.0. Try 1."),
+        ({"unlabeled_weight": float("nan")}, "unlabeled_weight must be in [0, 1e6], got nan. Try 1."),
+        ({"ramp": 1.1}, "ramp must be in [0, 1], got 1.1. 0 is full weight from the start."),
+        ({"threshold": 95.0}, "threshold must be in [0, 1], got 95.0. Try 0.95."),
+        ({"temperature": -0.5}, "temperature must be in [0, 100], got -0.5. 0 takes hard labels."),
+        ({"momentum": 1.0}, "momentum must be in [0, 1), got 1.0. Try 0.99."),
+        ({"ema": 1.0}, "ema must be in [0, 1), got 1.0. 0 averages no weights."),
+        (
+            {"method": "mean_teacher", "ema": 0.0},
+            "ema must be more than 0 for mean_teacher, got 0.0. Try 0.99.",
+        ),
+        ({"keep": "first"}, "keep must be one of best, last, got 'first'. Try best."),
+        (
+            {"method": "pas"},
+            "method must be a known name or an import path such as package.module:Name, got "
+            "'pas'. Did you mean pass?",
+        ),
         (
             {"order": "random"},
             "order must be one of interleave, shuffle, labeled_first, paired, got 'random'. "
@@ -220,6 +252,7 @@ CHANGED: dict[str, Any] = {
     "dataset": "tests.data:make",
     "subset": 1,
     "label_fraction": 0.5,
+    "method": "freematch",
     "model": "AdaptiveCNN",
     "seed": 1,
     "split_seed": 1,
@@ -231,6 +264,7 @@ CHANGED: dict[str, Any] = {
     "dropout": 0.0,
     "precision": "fp32",
     "compile": True,
+    "keep": "last",
     "holdout": 1,
     "order": "shuffle",
     "last_batch": "drop",
@@ -238,23 +272,34 @@ CHANGED: dict[str, Any] = {
     "flip": False,
     "num_workers": 2,
     "min_workers": 1,
+    "mu": 2,
+    "unlabeled_weight": 2,
+    "ramp": 0.5,
+    "threshold": 0.9,
+    "temperature": 0.5,
+    "alignment": True,
+    "momentum": 0.9,
+    "ema": 0.9,
 }
 
 
 def test_any_changed_setting_changes_the_trial_id() -> None:
     fields = {field.name for field in dataclasses.fields(TrialConfig)}
-    assert fields - CHANGED.keys() == {"method"}  # there is only one so far
+    # With any method but `pass` the order is always paired.
+    assert CHANGED.keys() == fields
     default = TrialConfig()
+    assert dataclasses.replace(default, order="shuffle").trial_id != default.trial_id
+    default = TrialConfig(method="fixmatch")
     ids = {
         dataclasses.replace(default, **{name: value}).trial_id for name, value in CHANGED.items()
     } | {default.trial_id}
-    assert len(ids) == len(CHANGED) + 1
+    assert len(ids) == len(CHANGED)
     assert all(re.fullmatch(r"[0-9a-f]{10}", trial_id) for trial_id in ids)
 
 
 @given(one=trial_configs, other=trial_configs)
 def test_configs_are_equal_exactly_when_their_ids_are(one: TrialConfig, other: TrialConfig) -> None:
-    assert (one == other) == (one.trial_id == other.trial_id)
+    assert (one.resolved() == other.resolved()) == (one.trial_id == other.trial_id)
     assert one.trial_id == dataclasses.replace(other, **dataclasses.asdict(one)).trial_id
 
 
@@ -264,6 +309,7 @@ def test_configs_are_equal_exactly_when_their_ids_are(one: TrialConfig, other: T
         (TrialConfig(label_fraction=1), TrialConfig(label_fraction=1.0)),
         (TrialConfig(lr=1), TrialConfig(lr=1.0)),
         (TrialConfig(dropout=-0.0), TrialConfig(dropout=0)),
+        (TrialConfig(method="fixmatch", threshold=1), TrialConfig(method="fixmatch", threshold=1.0)),
     ],
 )
 def test_equal_numbers_make_equal_ids(one: TrialConfig, other: TrialConfig) -> None:
@@ -284,6 +330,40 @@ def test_a_config_is_a_value() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         TrialConfig().lr = 0.1  # type: ignore[misc]
     assert len({TrialConfig(), TrialConfig(), TrialConfig(seed=1)}) == 2
+
+
+@pytest.mark.parametrize("method", [*METHODS, "tests.models:Method"])
+def test_a_resolved_trial_names_what_its_method_takes_and_nothing_else(method: str) -> None:
+    everything: dict[str, Any] = dict(OWN_DEFAULTS) | {"ema": 0.5, "threshold": 0.75}
+    given_all = TrialConfig(method=method, **everything).resolved()
+    for resolved in (TrialConfig(method=method).resolved(), given_all):
+        named = {name for name in HYPERPARAMETERS if getattr(resolved, name) is not None}
+        assert named == defaults(method).keys()
+        assert resolved.order == ("interleave" if method == "pass" else "paired")
+        assert resolved.resolved() == resolved
+        assert resolved.trial_id == dataclasses.replace(resolved).trial_id
+    assert given_all.ema == 0.5
+    assert given_all.threshold == (0.75 if "threshold" in defaults(method) else None)
+
+
+def test_what_a_method_takes_by_itself_may_be_said_too() -> None:
+    plain, said = TrialConfig(method="fixmatch"), TrialConfig(method="fixmatch", threshold=0.95)
+    assert plain != said
+    assert plain.trial_id == said.trial_id
+    paired = TrialConfig(order="paired")
+    assert paired.trial_id == dataclasses.replace(paired, mu=1).trial_id != TrialConfig().trial_id
+
+
+def test_a_hyper_parameter_that_no_method_takes_is_refused() -> None:
+    settings = {"methods": ["pass", "pi_model"], "threshold": 0.9}
+    with pytest.raises(ValueError) as refused:
+        sweep_from_settings(settings)
+    assert str(refused.value) == (
+        "threshold must be of use to a method, got 0.9. Leave it out, or add a method that takes it "
+        "to pass, pi_model."
+    )
+    partial = sweep_from_settings(settings | {"methods": ["pass", "fixmatch"]}).trials()[1:]
+    assert {(trial.method, trial.threshold) for trial in partial} == {("pass", None), ("fixmatch", 0.9)}
 
 
 @pytest.mark.parametrize(

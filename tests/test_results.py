@@ -42,11 +42,20 @@ lr double
 dropout double
 precision string
 compile bool
+keep string
 holdout int64
 order string
 last_batch string
 augment string
 flip bool
+mu int64
+unlabeled_weight double
+ramp double
+threshold double
+temperature double
+alignment bool
+momentum double
+ema double
 num_workers int64
 min_workers int64
 validation string
@@ -62,14 +71,23 @@ train_loss double
 train_accuracy double
 validation_loss double
 validation_accuracy double
+student_validation_loss double
+student_validation_accuracy double
+unlabeled_loss double
+confidence double
+accepted_share double
+pseudo_accuracy double
 test_loss double
 test_accuracy double
+student_test_loss double
+student_test_accuracy double
 test_accuracy_per_class list<element: double>
 confusion list<element: list<element: int64>>
 class_names list<element: string>
 steps int64
 passed int64
 images int64
+unlabeled_images_seen int64
 train_seconds double
 evaluate_seconds double
 cpu_seconds double
@@ -99,9 +117,16 @@ train_loss double
 train_accuracy double
 validation_loss double
 validation_accuracy double
+student_validation_loss double
+student_validation_accuracy double
+unlabeled_loss double
+confidence double
+accepted_share double
+pseudo_accuracy double
 steps int64
 passed int64
 images int64
+unlabeled_images_seen int64
 train_seconds double
 evaluate_seconds double
 images_per_second double
@@ -130,14 +155,23 @@ def trial_row(config: TrialConfig, sweep: str = "s", **figures: Any) -> dict[str
         "train_accuracy": 0.9,
         "validation_loss": 0.5,
         "validation_accuracy": 0.8,
+        "student_validation_loss": 0.6,
+        "student_validation_accuracy": 0.75,
+        "unlabeled_loss": 0.3,
+        "confidence": 0.85,
+        "accepted_share": 0.65,
+        "pseudo_accuracy": 0.95,
         "test_loss": 0.75,
         "test_accuracy": 0.7,
+        "student_test_loss": 0.8,
+        "student_test_accuracy": 0.6,
         "test_accuracy_per_class": [0.5, 0.9],
         "confusion": [[1, 2], [3, 4]],
         "class_names": ["Größe", "shoe"],
         "steps": 94,
         "passed": 844,
         "images": 6000,
+        "unlabeled_images_seen": 54000,
         "train_seconds": 10.0,
         "evaluate_seconds": 1.0,
         "cpu_seconds": 11.0,
@@ -173,9 +207,16 @@ def epoch_rows(count: int) -> list[dict[str, Any]]:
             "train_accuracy": 0.5,
             "validation_loss": 2 / epoch,
             "validation_accuracy": 0.5,
+            "student_validation_loss": 3 / epoch,
+            "student_validation_accuracy": 0.25,
+            "unlabeled_loss": 0.5,
+            "confidence": 0.75,
+            "accepted_share": 0.625,
+            "pseudo_accuracy": 0.875,
             "steps": 94 * epoch,
             "passed": 844 * epoch,
             "images": 6000 * epoch,
+            "unlabeled_images_seen": 54000 * epoch,
             "train_seconds": 1.0 * epoch,
             "evaluate_seconds": 0.1 * epoch,
             "images_per_second": 6000.0,

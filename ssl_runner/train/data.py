@@ -22,6 +22,7 @@ class TrialData:
     Attributes:
         images_NCHW: All training images, uint8.
         targets_N: Their classes, `UNLABELED` for every image that is not in the labeled pool.
+        hidden_N: The classes of all training images, which only the table's diagnostics see.
         labeled, unlabeled: The two pools, disjoint and sorted.
         validation, test: Pairs of images (uint8) and classes to evaluate on; `test` is None where
             the test images validate.
@@ -31,6 +32,7 @@ class TrialData:
 
     images_NCHW: np.ndarray
     targets_N: np.ndarray
+    hidden_N: np.ndarray
     labeled: np.ndarray
     unlabeled: np.ndarray
     validation: tuple[np.ndarray, np.ndarray]
@@ -76,6 +78,7 @@ def prepare(config: TrialConfig, dataset: ImageDataset) -> TrialData:
     return TrialData(
         images_NCHW=train.images,
         targets_N=targets_N,
+        hidden_N=train.labels,
         labeled=labeled,
         unlabeled=np.setdiff1d(pool, labeled, assume_unique=True),
         validation=validation,

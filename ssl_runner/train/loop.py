@@ -1,18 +1,16 @@
 """The training loop, in plain PyTorch: one process or a rank among many, without Ray."""
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ssl_runner.augment import draw, weak
 from ssl_runner.config import TrialConfig
 from ssl_runner.keyed import seed_of
 from ssl_runner.loader import Batch, PartiallyLabeledDataset, make_loader
@@ -20,173 +18,16 @@ from ssl_runner.methods import build_method
 from ssl_runner.models import build_model
 from ssl_runner.sampler import HomogeneousBatchSampler
 from ssl_runner.train.data import TrialData
-from ssl_runner.train.device import (
-    autocast,
-    compile_in_place,
-    resident,
-    resolve_precision,
-    to_model_input,
-)
-from ssl_runner.train.evaluation import Evaluation, evaluate, rank_and_size, sum_over_ranks
+from ssl_runner.train.device import compile_in_place, resident, resolve_precision
+from ssl_runner.train.evaluation import Evaluation, evaluate, rank_and_size
+from ssl_runner.train.step import WEIGHTS, Learner, averaged_model, together
+from ssl_runner.train.values import FitResult, Progress, Sums
 
-# B = images in this rank's batch, C = channels, H and W = height and width, K = classes
-
-# What the seeds of torch's generator are drawn for, so that no two purposes share one.
-_WEIGHTS, _STEP, _WEAK = 0, 1, 2
+# K = classes
 
 Report = Callable[[dict[str, Any] | None, dict[str, Any]], None]
 """Called with an epoch's metrics (None in mid-epoch) and the training state, which holds live
 tensors: whoever wants to keep it writes it out before returning."""
-
-
-@dataclass
-class Sums:
-    """What an epoch adds up, on the device, so that no step waits for a number.
-
-    Attributes:
-        loss: Cross entropy summed over the labeled images.
-        correct: Labeled images classified right while training.
-        images: Labeled images seen.
-    """
-
-    loss: torch.Tensor
-    correct: torch.Tensor
-    images: int = 0
-
-    @classmethod
-    def zero(cls, device: torch.device) -> "Sums":
-        return cls(
-            torch.zeros((), dtype=torch.float64, device=device),
-            torch.zeros((), dtype=torch.int64, device=device),
-        )
-
-    def over_ranks(self, group: dist.ProcessGroup | None) -> "dict[str, float | int]":
-        """The sums over all ranks, as plain numbers."""
-        own = torch.stack([self.loss, self.correct.double(), self.loss.new_tensor(self.images)])
-        loss, correct, images = sum_over_ranks(own, group).tolist()
-        return {"loss": loss, "correct": int(correct), "images": int(images)}
-
-
-@dataclass
-class Progress:
-    """Where a training stands, but for weights and optimizer: plain values, saved and restored.
-
-    Attributes:
-        steps: Optimizer steps taken.
-        passed: Unlabeled batches that were passed over.
-        images: Labeled images learned from, over all ranks.
-        stale: Epochs since the validation loss was last lower than ever before.
-        train_seconds, evaluate_seconds: Wall time in the loop and in evaluation.
-        epoch_seconds: Of `train_seconds`, those before the epoch that is under way.
-        cpu_seconds: This process's CPU time in both.
-        history: The finished epochs' metrics.
-    """
-
-    steps: int = 0
-    passed: int = 0
-    images: int = 0
-    stale: int = 0
-    train_seconds: float = 0.0
-    evaluate_seconds: float = 0.0
-    epoch_seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What came of a trial.
-
-    Attributes:
-        history: Each epoch's metrics, in order.
-        best_epoch: The epoch of the lowest validation loss, from 1.
-        validation, test: Figures of the weights of that epoch.
-        weights: Those weights, on the CPU.
-        progress: Steps, images and seconds in all.
-        precision: `fp32` or `bf16`, as used.
-        parameters: Number of trained weights.
-    """
-
-    history: list[dict[str, Any]]
-    best_epoch: int
-    validation: Evaluation
-    test: Evaluation
-    weights: dict[str, torch.Tensor]
-    progress: Progress
-    precision: str
-    parameters: int
-
-
-def train_epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batches: Iterable[Batch],
-    sums: Sums,
-    *,
-    config: TrialConfig,
-    epoch: int,
-    rank: int,
-    device: torch.device,
-    precision: str,
-    after_step: Callable[[Batch], bool],
-) -> None:
-    """One passage through the batches: cross entropy on each labeled one, backward, step.
-
-    Args:
-        model: In training mode; wrapped in DDP when there are several ranks.
-        batches: This rank's labeled batches.
-        sums: Added to in place.
-        after_step: Called after each step; its True ends the epoch.
-    """
-    for batch in batches:
-        # The generator is set by place, so that nothing about it needs to be saved: a run that
-        # starts here draws the same numbers as one that came by.
-        torch.manual_seed(seed_of((config.seed, _STEP, epoch, batch.step, rank)))
-        images_BCHW = to_model_input(_view(batch, config, epoch, device), device)
-        targets_B = batch.targets.to(device, non_blocking=True)
-        with autocast(precision, device):
-            scores_BK = model(images_BCHW)
-        loss = F.cross_entropy(scores_BK.float(), targets_B)
-        optimizer.zero_grad(set_to_none=True)
-        (loss if batch.weight == 1 else loss * batch.weight).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        if batch.own:  # a filler image is no image of the epoch
-            sums.loss += loss.detach() * batch.own
-            sums.correct += (scores_BK.detach().argmax(1) == targets_B).sum()
-            sums.images += batch.own
-        if after_step(batch):
-            return
-
-
-def _view(batch: Batch, config: TrialConfig, epoch: int, device: torch.device) -> torch.Tensor:
-    """The labeled images as the model learns from them: as they are, or a weak view of each."""
-    images_BCHW = batch.images.to(device, non_blocking=True)
-    if config.augment == "none":
-        return images_BCHW
-    key = (config.seed, _WEAK, epoch, batch.step)
-    stop = batch.start + len(images_BCHW)
-    return weak(images_BCHW, draw(key, batch.size, batch.start, stop, 3), config.flip)
-
-
-def _agree(sampler: HomogeneousBatchSampler, group: dist.ProcessGroup | None) -> None:
-    """Compare what the ranks are about to do: one that has more steps would wait for ever.
-
-    Raises:
-        ValueError: On every rank, if any two differ; says who has what.
-    """
-    if group is None:
-        return
-    own = {"epoch": sampler.epoch, "step": sampler.step, "steps": len(sampler.plan)}
-    own |= sampler.fingerprint  # type: ignore[arg-type]
-    all_of_them: list[dict[str, Any]] = [{}] * dist.get_world_size(group)
-    dist.all_gather_object(all_of_them, own, group=group)
-    differ = [name for name in own if len({other[name] for other in all_of_them}) > 1]
-    if differ:
-        raise ValueError(
-            "all ranks must follow the same plan, got "
-            + "; ".join(f"{name} {[other[name] for other in all_of_them]}" for name in differ)
-            + " (rank 0 first). Start every rank with equal arguments."
-        )
 
 
 def fit(
@@ -215,195 +56,298 @@ def fit(
         The result; equal on every rank.
 
     Raises:
-        FloatingPointError: If the training loss of an epoch is not a finite number.
+        FloatingPointError: If a loss of an epoch is not a finite number.
         ValueError: If `resume` comes from another config, or there is no compiler to compile with.
     """
-    rank, world_size = rank_and_size(group)
-    precision = resolve_precision(config.precision, device)
-    method = build_method(config.method)
-    torch.manual_seed(seed_of((config.seed, _WEIGHTS)))
-    channels, height, width = data.images_NCHW.shape[1:]
-    bare = build_model(config.model, channels, (height, width), len(data.classes), config.dropout).to(
-        device, memory_format=torch.channels_last
-    )  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(bare.parameters(), lr=config.lr, fused=True)
-    sampler = HomogeneousBatchSampler(
-        data.labeled,
-        data.unlabeled,
-        batch_size=config.batch_size,
-        num_replicas=world_size,
-        rank=rank,
-        seed=config.seed,
-        order=config.order,
-        last_batch=config.last_batch,
-        skip_unlabeled=not method.needs_unlabeled,
-    )
-    progress, sums, best = Progress(), Sums.zero(device), None
-    clock = cpu_clock = 0.0
-    if resume is not None:
-        progress, sums, best = _restore(resume, config, bare, optimizer, sampler, device, rank)
+    training = Training(config, data, device, group, resume)
+    while not training.is_finished():
+        training.train_epoch(report, checkpoint_steps)
+        metrics = training.close_epoch()
+        report(metrics, training.state())
+    return training.result()
 
-    images_NCHW = resident(data.images_NCHW, device)
-    stays = isinstance(images_NCHW, torch.Tensor)
-    targets_N = resident(data.targets_N, device) if stays else data.targets_N
-    loader = make_loader(
-        PartiallyLabeledDataset(images_NCHW, targets_N),
-        sampler,
-        pin_memory=device.type == "cuda" and not stays,
-    )
-    images, labels = (resident(rows, device) for rows in data.validation)
-    if config.compile:
-        compile_in_place(bare, device)
-    model: nn.Module = bare
-    if group is not None:
-        ids = [device] if device.type == "cuda" else None
-        model = DistributedDataParallel(bare, device_ids=ids, process_group=group)
 
-    def state() -> dict[str, Any]:
+class Training:
+    """A trial under way on one rank. The arguments are those of `fit`."""
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        data: TrialData,
+        device: torch.device,
+        group: dist.ProcessGroup | None,
+        resume: dict[str, Any] | None,
+    ) -> None:
+        rank, world_size = rank_and_size(group)
+        config = config.resolved()
+        self.config, self.data, self.device, self.group = config, data, device, group
+        self.precision = resolve_precision(config.precision, device)
+        counts_K = np.bincount(data.targets_N[data.labeled], minlength=len(data.classes))
+        shares_K = torch.tensor(counts_K / counts_K.sum(), dtype=torch.float32)
+        method = build_method(config, shares_K).to(device)
+        torch.manual_seed(seed_of((config.seed, WEIGHTS)))
+        channels, height, width = data.images_NCHW.shape[1:]
+        bare = build_model(
+            config.model, channels, (height, width), len(data.classes), config.dropout
+        ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.Adam(bare.parameters(), lr=config.lr, fused=True)
+        average = averaged_model(bare, config.ema) if config.ema else None
+        self.sampler = HomogeneousBatchSampler(
+            data.labeled,
+            data.unlabeled,
+            batch_size=config.batch_size,
+            num_replicas=world_size,
+            rank=rank,
+            seed=config.seed,
+            order=config.order,
+            last_batch=config.last_batch,
+            mu=config.mu or 1,
+            skip_unlabeled=not method.needs_unlabeled,
+        )
+        self.progress, self.sums = Progress(), Sums(device)
+        self.kept: dict[str, Any] | None = None
+        # What is saved and restored by its own state_dict.
+        self.parts: dict[str, Any] = {
+            "model": bare,
+            "method": method,
+            "optimizer": optimizer,
+            "sampler": self.sampler,
+        }
+        if average is not None:
+            self.parts["average"] = average
+        if resume is not None:
+            self._restore(resume, rank)
+        _agree(self.sampler, group)
+
+        images_NCHW = resident(data.images_NCHW, device)
+        stays = isinstance(images_NCHW, torch.Tensor)
+        targets_N = resident(data.targets_N, device) if stays else data.targets_N
+        self.loader = make_loader(
+            PartiallyLabeledDataset(images_NCHW, targets_N),
+            self.sampler,
+            pin_memory=device.type == "cuda" and not stays,
+        )
+        images, labels = (resident(rows, device) for rows in data.validation)
+        self.validation = images, labels
+        if config.compile:
+            compile_in_place(bare, device)
+        model: nn.Module = bare
+        if group is not None:
+            ids = [device] if device.type == "cuda" else None
+            model = DistributedDataParallel(bare, device_ids=ids, process_group=group)
+        steps = config.max_steps or config.epochs * self.sampler.plan.labeled_steps()
+        self.learner = Learner(
+            config=config,
+            method=method,
+            bare=bare,
+            model=model,
+            average=average,
+            optimizer=optimizer,
+            hidden_N=torch.tensor(data.hidden_N),
+            ramp_steps=(config.ramp or 0.0) * steps,
+            group=group,
+            device=device,
+            precision=self.precision,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Everything that decides how it goes on, without rank or number of ranks."""
         return {
-            "version": 1,
-            "trial_id": config.trial_id,
-            "model": bare.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "sampler": sampler.state_dict(),
-            "sums": sums.over_ranks(group),
-            "progress": asdict(progress),
-            "best": best,
+            "version": 2,
+            "trial_id": self.config.trial_id,
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "sums": self.sums.over_ranks(self.group),
+            "progress": asdict(self.progress),
+            "kept": self.kept,
         }
 
-    def budget_spent() -> bool:
-        return config.max_steps is not None and progress.steps >= config.max_steps
+    def _restore(self, state: dict[str, Any], rank: int) -> None:
+        if state["version"] != 2 or state["trial_id"] != self.config.trial_id:
+            raise ValueError(
+                f"the training state must be of trial {self.config.trial_id}, got one of "
+                f"{state['trial_id']} (version {state['version']}). Continue with equal settings."
+            )
+        for name, part in self.parts.items():
+            part.load_state_dict(state["parts"][name])
+        if rank == 0:  # the saved sums are those over all ranks
+            self.sums.add(**state["sums"])
+        self.progress, self.kept = Progress(**state["progress"]), state["kept"]
 
-    def after_step(batch: Batch) -> bool:
-        nonlocal clock, cpu_clock
-        progress.steps += 1
-        progress.images += batch.size
-        progress.passed += batch.step - sampler.step
-        sampler.step = batch.step + 1
-        if checkpoint_steps and progress.steps % checkpoint_steps == 0:
-            progress.train_seconds += time.perf_counter() - clock
-            progress.cpu_seconds += time.process_time() - cpu_clock
-            report(None, state())
-            clock, cpu_clock = time.perf_counter(), time.process_time()
-        return budget_spent()
+    def is_finished(self) -> bool:
+        """Whether no epoch is to be begun, or gone on with, any more."""
+        if self.sampler.step:
+            return False
+        if self.config.patience and self.progress.stale >= self.config.patience:
+            return True
+        if self.config.max_steps is not None:
+            return self._budget_spent()
+        return len(self.progress.history) >= self.config.epochs
 
-    while not _finished(config, progress, sampler.step):
-        epoch = len(progress.history)
-        sampler.set_epoch(epoch)
-        _agree(sampler, group)
-        model.train()
+    def _budget_spent(self) -> bool:
+        return self.config.max_steps is not None and self.progress.steps >= self.config.max_steps
+
+    def train_epoch(self, report: Report, checkpoint_steps: int | None) -> None:
+        """Learn from what is left of the epoch's batches, or of the budget in steps."""
+        progress, epoch = self.progress, len(self.progress.history)
+        self.learner.model.train()
         clock, cpu_clock = time.perf_counter(), time.process_time()
-        if not budget_spent():  # it may have been restored at the budget's last step
-            train_epoch(
-                model,
-                optimizer,
-                loader,
-                sums,
-                config=config,
-                epoch=epoch,
-                rank=rank,
-                device=device,
-                precision=precision,
-                after_step=after_step,
-            )
-        if not budget_spent():  # unlabeled batches behind the last labeled one
-            progress.passed += len(sampler.plan) - sampler.step
-        totals = sums.over_ranks(group)
-        trained = time.perf_counter()
-        progress.train_seconds += trained - clock
-        validation = evaluate(
-            bare,
-            images,
-            labels,
-            len(data.classes),
-            device=device,
-            precision=precision,
-            group=group,
-        )
-        progress.evaluate_seconds += time.perf_counter() - trained
+        # The budget may have been spent at the last step before this training was restored.
+        for batches in () if self._budget_spent() else together(self.loader):
+            self.learner.step(batches, self.sums, epoch, progress.steps)
+            self._count(batches)
+            if checkpoint_steps and progress.steps % checkpoint_steps == 0:
+                progress.train_seconds += time.perf_counter() - clock
+                progress.cpu_seconds += time.process_time() - cpu_clock
+                report(None, self.state())
+                clock, cpu_clock = time.perf_counter(), time.process_time()
+            if self._budget_spent():
+                break
+        else:
+            if not self._budget_spent():  # unlabeled batches behind the last labeled one
+                progress.passed += len(self.sampler.plan) - self.sampler.step
+        progress.train_seconds += time.perf_counter() - clock
         progress.cpu_seconds += time.process_time() - cpu_clock
-        train_loss = totals["loss"] / totals["images"]
-        if not np.isfinite(train_loss):
-            raise FloatingPointError(
-                f"the training loss must stay finite, got {train_loss} in epoch {epoch + 1}. "
-                f"Try a lower lr than {config.lr:g}."
-            )
-        progress.stale += 1
-        if best is None or validation.loss < best["validation"]["loss"]:
-            progress.stale = 0
-            weights = {name: w.detach().cpu().clone() for name, w in bare.state_dict().items()}
-            best = {"epoch": epoch + 1, "validation": asdict(validation), "weights": weights}
+
+    def _count(self, batches: list[Batch]) -> None:
+        """Note that a step was taken on these batches."""
+        progress, (labeled, *unlabeled) = self.progress, batches
+        after = batches[-1].step + 1
+        progress.steps += 1
+        progress.images += labeled.size
+        progress.unlabeled += sum(batch.size for batch in unlabeled)
+        progress.passed += after - self.sampler.step - len(batches)
+        self.sampler.step = after
+
+    def close_epoch(self) -> dict[str, Any]:
+        """Evaluate, keep the weights that are to be kept, and go to the next epoch.
+
+        Returns:
+            The epoch's metrics.
+        """
+        progress, epoch = self.progress, len(self.progress.history) + 1
+        sums = self.sums.over_ranks(self.group)
+        clock, cpu_clock = time.perf_counter(), time.process_time()
+        student = self._evaluate(self.learner.bare, *self.validation)
+        average = self.learner.average
+        validation = student if average is None else self._evaluate(average.module, *self.validation)
+        progress.evaluate_seconds += time.perf_counter() - clock
+        progress.cpu_seconds += time.process_time() - cpu_clock
         metrics = {
-            "epoch": epoch + 1,
-            "train_loss": train_loss,
-            "train_accuracy": totals["correct"] / totals["images"],
+            "epoch": epoch,
+            **_epoch_means(sums),
             "validation_loss": validation.loss,
             "validation_accuracy": validation.accuracy,
+            "student_validation_loss": None if average is None else student.loss,
+            "student_validation_accuracy": None if average is None else student.accuracy,
             "steps": progress.steps,
             "passed": progress.passed,
             "images": progress.images,
+            "unlabeled_images_seen": progress.unlabeled,
             "train_seconds": progress.train_seconds,
             "evaluate_seconds": progress.evaluate_seconds,
-            "images_per_second": totals["images"] / (progress.train_seconds - progress.epoch_seconds),
+            "images_per_second": sums["images"] / (progress.train_seconds - progress.epoch_seconds),
         }
+        for name in ("train_loss", "unlabeled_loss"):
+            if not np.isfinite(metrics[name] or 0.0):
+                raise FloatingPointError(
+                    f"the {name} must stay finite, got {metrics[name]} in epoch {epoch}. "
+                    f"Try a lower lr than {self.config.lr:g}."
+                )
+        progress.stale += 1
+        is_better = validation.loss < progress.least_loss
+        if is_better:
+            progress.stale, progress.least_loss = 0, validation.loss
+        if is_better or self.config.keep == "last":
+            self.kept = {"epoch": epoch, "validation": asdict(validation), "student": None}
+            self.kept["weights"] = _copy(self.learner.bare if average is None else average.module)
+            if average is not None:
+                self.kept["student"] = {
+                    "validation": asdict(student),
+                    "weights": _copy(self.learner.bare),
+                }
         progress.epoch_seconds = progress.train_seconds
         progress.history.append(metrics)
-        sampler.set_epoch(epoch + 1)
-        sums = Sums.zero(device)
-        report(metrics, state())
+        self.sampler.set_epoch(epoch)
+        self.sums = Sums(self.device)
+        return metrics
 
-    assert best is not None
-    final = Evaluation(**best["validation"])
-    test = final
-    if data.test is not None:
-        bare.load_state_dict(best["weights"])
-        test = evaluate(
-            bare, *data.test, len(data.classes), device=device, precision=precision, group=group
+    def _evaluate(self, model: nn.Module, images: Any, labels: Any) -> Evaluation:
+        return evaluate(
+            model,
+            images,
+            labels,
+            len(self.data.classes),
+            device=self.device,
+            precision=self.precision,
+            group=self.group,
         )
-    return FitResult(
-        history=progress.history,
-        best_epoch=best["epoch"],
-        validation=final,
-        test=test,
-        weights=best["weights"],
-        progress=replace(progress),
-        precision=precision,
-        parameters=sum(weight.numel() for weight in bare.parameters()),
-    )
+
+    def result(self) -> FitResult:
+        """What came of it; the model is left with the best weights."""
+        assert self.kept is not None
+        student = self.kept["student"]
+        student_validation, student_test = None, None
+        if student is not None:
+            student_validation, student_test = self._of(student)
+        validation, test = self._of(self.kept)
+        return FitResult(
+            history=self.progress.history,
+            best_epoch=self.kept["epoch"],
+            validation=validation,
+            test=test,
+            student_validation=student_validation,
+            student_test=student_test,
+            weights=self.kept["weights"],
+            progress=replace(self.progress),
+            precision=self.precision,
+            parameters=sum(weight.numel() for weight in self.learner.bare.parameters()),
+        )
+
+    def _of(self, kept: dict[str, Any]) -> tuple[Evaluation, Evaluation]:
+        """Validation and test figures of weights that were kept."""
+        validation = Evaluation(**kept["validation"])
+        if self.data.test is None:
+            return validation, validation
+        self.learner.bare.load_state_dict(kept["weights"])
+        return validation, self._evaluate(self.learner.bare, *self.data.test)
 
 
-def _finished(config: TrialConfig, progress: Progress, step: int) -> bool:
-    """Whether no epoch is to be begun, or gone on with, any more."""
-    if step:
-        return False
-    if progress.history and config.patience and progress.stale >= config.patience:
-        return True
-    if config.max_steps is not None:
-        return progress.steps >= config.max_steps
-    return len(progress.history) >= config.epochs
+def _copy(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: weight.detach().cpu().clone() for name, weight in model.state_dict().items()}
 
 
-def _restore(
-    state: dict[str, Any],
-    config: TrialConfig,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    sampler: HomogeneousBatchSampler,
-    device: torch.device,
-    rank: int,
-) -> tuple[Progress, Sums, dict[str, Any] | None]:
-    """Put a state back into fresh objects."""
-    if state["version"] != 1 or state["trial_id"] != config.trial_id:
+def _epoch_means(sums: dict[str, float]) -> dict[str, float | None]:
+    """An epoch's means over its images; None where nothing was counted."""
+
+    def mean(name: str, count: str) -> float | None:
+        return sums[name] / sums[count] if sums[count] else None
+
+    return {
+        "train_loss": mean("loss", "images"),
+        "train_accuracy": mean("correct", "images"),
+        "unlabeled_loss": mean("unlabeled_loss", "unlabeled"),
+        "confidence": mean("confidence", "confident"),
+        "accepted_share": mean("accepted", "judged"),
+        "pseudo_accuracy": mean("right", "known"),
+    }
+
+
+def _agree(sampler: HomogeneousBatchSampler, group: dist.ProcessGroup | None) -> None:
+    """Compare what the ranks are about to do: one that has more steps would wait for ever.
+
+    Raises:
+        ValueError: On every rank, if any two differ; says who has what.
+    """
+    if group is None:
+        return
+    own = {"epoch": sampler.epoch, "step": sampler.step, "steps": len(sampler.plan)}
+    own |= sampler.fingerprint  # type: ignore[arg-type]
+    all_of_them: list[dict[str, Any]] = [{}] * dist.get_world_size(group)
+    dist.all_gather_object(all_of_them, own, group=group)
+    differ = [name for name in own if len({other[name] for other in all_of_them}) > 1]
+    if differ:
         raise ValueError(
-            f"the training state must be of trial {config.trial_id}, got one of "
-            f"{state['trial_id']} (version {state['version']}). Continue with equal settings."
+            "all ranks must follow the same plan, got "
+            + "; ".join(f"{name} {[other[name] for other in all_of_them]}" for name in differ)
+            + " (rank 0 first). Start every rank with equal arguments."
         )
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    sampler.load_state_dict(state["sampler"])
-    sums = Sums.zero(device)
-    if rank == 0:  # the saved sums are those over all ranks
-        sums.loss += state["sums"]["loss"]
-        sums.correct += state["sums"]["correct"]
-        sums.images = state["sums"]["images"]
-    return Progress(**state["progress"]), sums, state["best"]

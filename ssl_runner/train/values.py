@@ -1,0 +1,98 @@
+"""What a training adds up, and what comes of it: values that are saved, restored and reported."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ssl_runner.train.evaluation import Evaluation, sum_over_ranks
+
+
+class Sums:
+    """What an epoch adds up, by name, on the device, so that no step waits for a number.
+
+    Names: `loss` (cross entropy over labeled images), `correct`, `images` (labeled ones);
+    `unlabeled_loss`, `unlabeled` (images), `confidence`, `confident` (images whose confidence is
+    known), `accepted`, `judged` (images that were accepted or not), `right`, `known` (accepted
+    images whose pseudo-label is right, and those whose label is known).
+    """
+
+    NAMES = (
+        *("loss", "correct", "images", "unlabeled_loss", "unlabeled"),
+        *("confidence", "confident", "accepted", "judged", "right", "known"),
+    )
+
+    def __init__(self, device: torch.device) -> None:
+        zeros = torch.zeros(len(self.NAMES), dtype=torch.float64, device=device)
+        self._all = zeros
+        self._each = dict(zip(self.NAMES, zeros.unbind(), strict=True))
+
+    def add(self, **values: torch.Tensor | float) -> None:
+        """Add to some of them."""
+        for name, value in values.items():
+            self._each[name] += value
+
+    def over_ranks(self, group: dist.ProcessGroup | None) -> dict[str, float]:
+        """The sums over all ranks, as plain numbers."""
+        return dict(zip(self.NAMES, sum_over_ranks(self._all.clone(), group).tolist(), strict=True))
+
+
+@dataclass
+class Progress:
+    """Where a training stands, but for weights and optimizer: plain values, saved and restored.
+
+    Attributes:
+        steps: Optimizer steps taken.
+        passed: Unlabeled batches that were passed over.
+        images: Labeled images learned from, over all ranks.
+        unlabeled: Unlabeled images learned from, over all ranks.
+        stale: Epochs since the validation loss was last lower than ever before.
+        least_loss: That loss.
+        train_seconds, evaluate_seconds: Wall time in the loop and in evaluation.
+        epoch_seconds: Of `train_seconds`, those before the epoch that is under way.
+        cpu_seconds: This process's CPU time in both.
+        history: The finished epochs' metrics.
+    """
+
+    steps: int = 0
+    passed: int = 0
+    images: int = 0
+    unlabeled: int = 0
+    stale: int = 0
+    least_loss: float = math.inf
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What came of a trial.
+
+    Attributes:
+        history: Each epoch's metrics, in order.
+        best_epoch: The epoch whose weights are kept, from 1: the one of the lowest validation loss,
+            or the last.
+        validation, test: Figures of the weights of that epoch: the averaged ones where such are kept.
+        student_validation, student_test: Where averaged weights are kept, the figures of the trained
+            ones beside them; else None.
+        weights: The weights that `validation` and `test` are of, on the CPU.
+        progress: Steps, images and seconds in all.
+        precision: `fp32` or `bf16`, as used.
+        parameters: Number of trained weights.
+    """
+
+    history: list[dict[str, Any]]
+    best_epoch: int
+    validation: Evaluation
+    test: Evaluation
+    student_validation: Evaluation | None
+    student_test: Evaluation | None
+    weights: dict[str, torch.Tensor]
+    progress: Progress
+    precision: str
+    parameters: int
