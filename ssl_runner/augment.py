@@ -165,8 +165,8 @@ def _shaded(images_BCHW: torch.Tensor, magnitude_B6: torch.Tensor) -> torch.Tens
     summand = (1 - flatter) * mean - stretched * factor
     shaded_BCHW = torch.addcmul(summand, images_BCHW, factor)
     bits = _BITS_LEAST + ((_BITS_MOST - _BITS_LEAST + 1) * posterize).floor()
-    step = 2.0 ** (8 - bits) / 255
-    coarse_BCHW = (shaded_BCHW / step).floor() * step
+    step = 2.0 ** (8 - bits)
+    coarse_BCHW = ((shaded_BCHW * 255).round() / step).floor() * (step / 255)
     shaded_BCHW = torch.where(posterize.isnan(), shaded_BCHW, coarse_BCHW)
     return torch.where(shaded_BCHW > solarize, 1 - shaded_BCHW, shaded_BCHW)  # never above NaN
 

@@ -1,4 +1,4 @@
-"""Models of one's own, as a user would bring them, and some that go wrong on purpose."""
+"""Models and methods of one's own, as a user would bring them, and some that go wrong on purpose."""
 
 import os
 import signal
@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from ssl_runner.methods import Method, Networks, UnlabeledBatch
 
 
 class Linear(nn.Module):
@@ -49,3 +51,28 @@ class Killed(Linear):
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().forward(images)
+
+
+class Normed(nn.Sequential):
+    """Batch normalisation, then one linear layer."""
+
+    def __init__(self, channels: int, size: tuple[int, int], classes: int, dropout: float) -> None:
+        pixels = channels * size[0] * size[1]
+        super().__init__(
+            nn.Identity(), nn.BatchNorm2d(channels), nn.Flatten(), nn.Linear(pixels, classes)
+        )
+
+
+class Entropy(Method):
+    """Confident outputs, whatever they are (Grandvalet and Bengio 2005)."""
+
+    def unlabeled_loss(self, networks: Networks, batch: UnlabeledBatch, step: int) -> torch.Tensor:
+        scores_BK = networks.student(batch.weak(0))
+        return -(scores_BK.softmax(1) * scores_BK.log_softmax(1)).sum(1).mean()
+
+
+class Silent(Method):
+    """Asks for the unlabeled images, and learns nothing from them."""
+
+    def unlabeled_loss(self, networks: Networks, batch: UnlabeledBatch, step: int) -> None:
+        return None

@@ -82,7 +82,7 @@ def test_a_compiled_model_learns_the_same(fashion_mnist: ImageDataset) -> None:
         compiled_config,
         data,
         device=CPU,
-        report=lambda metrics, state: states.append(dict(state["model"])),
+        report=lambda metrics, state: states.append(dict(state["parts"]["model"])),
     )
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > before  # it was compiled
     assert states[0].keys() == plain.weights.keys()  # so a checkpoint fits either

@@ -159,20 +159,17 @@ class Learner:
         return scores_BK.float()
 
     @cached_property
-    def _batch_norms(self) -> list[_BatchNorm]:
-        return [module for module in self.bare.modules() if isinstance(module, _BatchNorm)]
-
-    @cached_property
     def _networks(self) -> Networks:
         """The model as a method may call it."""
+        norms = [module for module in self.bare.modules() if isinstance(module, _BatchNorm)]
+        tracking = [norm for norm in norms if norm.track_running_stats]
 
         def student(images_BCHW: torch.Tensor) -> torch.Tensor:
-            momenta = [norm.momentum for norm in self._batch_norms]
-            for norm in self._batch_norms:
-                norm.momentum = 0.0  # the running averages stay
+            for norm in tracking:
+                norm.track_running_stats = False
             scores_BK = self._scores(self.model, images_BCHW)
-            for norm, momentum in zip(self._batch_norms, momenta, strict=True):
-                norm.momentum = momentum
+            for norm in tracking:
+                norm.track_running_stats = True
             return scores_BK
 
         def without_gradient(model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
