@@ -63,14 +63,6 @@ class Normed(nn.Sequential):
         )
 
 
-class Entropy(Method):
-    """Confident outputs, whatever they are (Grandvalet and Bengio 2005)."""
-
-    def unlabeled_loss(self, networks: Networks, batch: UnlabeledBatch, step: int) -> torch.Tensor:
-        scores_BK = networks.student(batch.weak(0))
-        return -(scores_BK.softmax(1) * scores_BK.log_softmax(1)).sum(1).mean()
-
-
 class Silent(Method):
     """Asks for the unlabeled images, and learns nothing from them."""
 

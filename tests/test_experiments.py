@@ -29,7 +29,7 @@ def told(study: Path, beginning: str) -> str:
 
 def test_the_studies_are_there() -> None:
     assert {path.stem for path in STUDIES} >= {
-        *("full_vs_partial", "label_fractions", "adaptive_cnn", "data_parallel", "smoke")
+        *("full_vs_partial", "label_fractions", "adaptive_cnn", "data_parallel", "methods", "smoke")
     }
 
 

@@ -15,7 +15,7 @@ from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import ImageDataset
 from ssl_runner.hyperparameters import METHODS
 from ssl_runner.methods import FreeMatch, Method, Networks, UnlabeledBatch, build_method
-from ssl_runner.train import FitResult, fit, prepare
+from ssl_runner.train import fit, prepare
 from ssl_runner.train.step import averaged_model, together
 from tests.test_train import CPU, assert_same_bits, ignore, run, untimed
 
@@ -410,7 +410,8 @@ def test_a_step_is_a_labeled_batch_and_the_unlabeled_ones_up_to_the_next() -> No
 
 
 def test_a_method_of_one_s_own(fashion_mnist: ImageDataset) -> None:
-    result: FitResult = run(small("tests.models:Entropy", unlabeled_weight=0.5), fashion_mnist)
+    config = small("experiments.own_method:EntropyMinimisation", unlabeled_weight=0.5)
+    result = run(config, fashion_mnist)
     assert result.history[0]["unlabeled_loss"] > result.history[-1]["unlabeled_loss"] > 0
     assert result.history[0]["accepted_share"] is None
     silent = run(small("tests.models:Silent"), fashion_mnist)  # its loss is None

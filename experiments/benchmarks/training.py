@@ -6,8 +6,9 @@ python -m experiments.benchmarks.training --rounds 1   # a first look
 Each figure is a median over the rounds, in seconds for one epoch at batch 64, each epoch in a process
 of its own: the notebook's loop (written out below as a user would have it); ours in fp32 and with
 precision auto, and without keeping freed memory; ours at 10 % labels with `pass` against training on
-as many images alone; and what each part of a step costs, with the share of it that is not forward,
-backward or optimizer step.
+as many images alone; a step of each method for the unlabeled batch (one labeled and one unlabeled batch
+of 64) against one of `pass`; what each part of a step costs, with the share of it that is not forward,
+backward or optimizer step; and what the augmentations cost beside it.
 """
 
 import argparse
@@ -30,8 +31,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 from torchvision.transforms.functional import to_pil_image
 
+from ssl_runner.augment import STRONG_NUMBERS, WEAK_NUMBERS, draw, strong, weak
 from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import ImageDataset, load_dataset
+from ssl_runner.hyperparameters import METHODS
 from ssl_runner.loader import PartiallyLabeledDataset, make_loader
 from ssl_runner.models import CNN
 from ssl_runner.sampler import HomogeneousBatchSampler
@@ -156,6 +159,30 @@ def step_parts(threads: int, precision: str, steps: int) -> tuple[dict[str, floa
     return {part: 1000 * seconds / steps for part, seconds in parts.items()}, faults / steps
 
 
+def method_step(config: TrialConfig) -> float:
+    """Milliseconds of a method's step, over a short run."""
+    keep_freed_memory()
+    data = prepare(config, load_dataset("fashion_mnist"))
+    images, labels = data.validation
+    small = replace(data, validation=(images[:100], labels[:100]))
+    result = fit(config, small, device=CPU, report=lambda metrics, state: None)
+    return 1000 * result.progress.train_seconds / result.progress.steps
+
+
+def augmentation_parts(repeats: int) -> dict[str, float]:
+    """Milliseconds of the two kinds of views of a batch of 64."""
+    keep_freed_memory()
+    images = torch.tensor(load_dataset("fashion_mnist").train.images[:64])
+    parts = {}
+    for name, view, numbers in (("weak", weak, WEAK_NUMBERS), ("strong", strong, STRONG_NUMBERS)):
+        for count in (20, repeats):
+            started = time.perf_counter()
+            for step in range(count):
+                view(images, draw((0, step), 64, 0, 64, numbers), True)
+            parts[name] = 1000 * (time.perf_counter() - started) / count
+    return parts
+
+
 def alone(work: Callable[..., Any], *arguments: Any) -> Any:
     """What a function returns in a new process, which no other one has left traces in."""
     spawn = multiprocessing.get_context("spawn")
@@ -163,10 +190,45 @@ def alone(work: Callable[..., Any], *arguments: Any) -> Any:
         return pool.submit(work, *arguments).result()
 
 
-def epoch(threads: int, work: Callable[..., float], *arguments: Any) -> float:
-    """Seconds of one epoch on so many threads."""
+def on_threads(threads: int, work: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns on so many threads."""
     torch.set_num_threads(threads)
     return work(*arguments)
+
+
+def show_methods(ours: TrialConfig, threads: int, rounds: int, console: Console) -> None:
+    """Measure a step of each method, and the augmentations, beside a step of `pass`."""
+    learning = replace(
+        ours, label_fraction=0.1, order="paired", augment="weak", max_steps=300, holdout=0, ema=0.99
+    )
+    steps: dict[str, list[float]] = {method: [] for method in METHODS}
+    views: dict[str, list[float]] = {"weak": [], "strong": []}
+    for _ in range(rounds):
+        for method in METHODS:
+            config = replace(learning, method=method)
+            steps[method].append(alone(on_threads, threads, method_step, config))
+        for name, cost in alone(on_threads, threads, augmentation_parts, 300).items():
+            views[name].append(cost)
+
+    def to_pass(values: list[float]) -> float:
+        return statistics.median(a / b for a, b in zip(values, steps["pass"], strict=True))
+
+    table = Table(title="A step of each method, precision auto: 64 labeled and 64 unlabeled images")
+    for heading in ("method", "median ms", "least – most", "times a step of pass"):
+        table.add_column(heading)
+    for method, values in steps.items():
+        table.add_row(
+            method,
+            f"{statistics.median(values):.2f}",
+            f"{min(values):.2f} – {max(values):.2f}",
+            f"{to_pass(values):.2f}",
+        )
+    console.print(table)
+    for name, values in views.items():
+        console.print(
+            f"{name} views of 64 images: {statistics.median(values):.2f} ms, {to_pass(values):.0%} of a "
+            "step of pass (median of the rounds)"
+        )
 
 
 def main() -> None:
@@ -188,7 +250,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(options.rounds):
         for name, run in runs.items():
-            seconds[name].append(alone(epoch, options.threads, *run))
+            seconds[name].append(alone(on_threads, options.threads, *run))
     median = {name: statistics.median(values) for name, values in seconds.items()}
     console = Console(width=104)
     table = Table(title=f"One epoch at batch 64: {options.threads} threads, {options.rounds} rounds")
@@ -203,6 +265,7 @@ def main() -> None:
         f"{partial} / {few.split(': ')[1]}: {median[partial] / median[few]:.3f} "
         f"(round by round: {', '.join(f'{ratio:.3f}' for ratio in each)})"
     )
+    show_methods(ours, options.threads, options.rounds, console)
     for precision in ("fp32", resolve_precision("auto", CPU)):
         parts, faults = alone(step_parts, options.threads, precision, 300)
         whole = sum(parts.values())
