@@ -20,12 +20,28 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def images_worked(labeled: int, unlabeled: int) -> int:
+    """Work in images: one that is learned from without its label is seen in two views."""
+    return labeled + 2 * unlabeled
+
+
+def _worked(metrics: Mapping[str, Any]) -> int:
+    return images_worked(metrics["images"], metrics["unlabeled_images_seen"])
+
+
+def _place(config: TrialConfig, metrics: Mapping[str, Any] | None) -> str:
+    """How far a trial is, in what its budget is in."""
+    if config.max_steps is not None:
+        return f"{metrics['steps'] if metrics else 0:,} of {config.max_steps:,} steps"
+    return f"{metrics['epoch'] if metrics else '–'} of {config.epochs}"
+
+
 class SweepProgress:
     """Follows the trials of a sweep, and says what became of them.
 
     Args:
         trials: The trials that are to run.
-        work: Labeled images each of them will learn from, at the most.
+        work: What each of them has to do at the most, as `images_worked`.
         console: Where to say it.
     """
 
@@ -58,13 +74,14 @@ class SweepProgress:
         """A trial has finished an epoch."""
         if trial_id not in self.head_start:
             epochs_before = int(metrics["epoch"]) - 1
-            per_epoch = int(metrics["images"]) // int(metrics["epoch"])
+            per_epoch = _worked(metrics) // int(metrics["epoch"])
             self.head_start[trial_id] = epochs_before * per_epoch
         self.running[trial_id] = metrics
         if not self.live:
             config = self.configs[trial_id]
+            unit = "" if config.max_steps else "epoch "
             self._say(
-                f"{config.label}: epoch {metrics['epoch']} of {config.epochs}, "
+                f"{config.label}: {unit}{_place(config, metrics)}, "
                 f"train {metrics['train_loss']:.3f} / {metrics['train_accuracy']:.2%}, "
                 f"validation {metrics['validation_loss']:.3f} / "
                 f"{metrics['validation_accuracy']:.2%}, "
@@ -96,7 +113,7 @@ class SweepProgress:
 
     def _done(self) -> int:
         """Images learned from so far; those an early stop spares count as done."""
-        under_way = sum(int(metrics["images"]) for metrics in self.running.values() if metrics)
+        under_way = sum(_worked(metrics) for metrics in self.running.values() if metrics)
         return under_way + sum(self.work[trial_id] for trial_id in self.ended)
 
     def _table(self) -> Group:
@@ -107,11 +124,11 @@ class SweepProgress:
         for trial_id, metrics in tuple(self.running.items()):
             config = self.configs[trial_id]
             if metrics is None:
-                table.add_row(config.label, f"– of {config.epochs}", "–", "–", "–")
+                table.add_row(config.label, _place(config, None), "–", "–", "–")
                 continue
             table.add_row(
                 config.label,
-                f"{metrics['epoch']} of {config.epochs}",
+                _place(config, metrics),
                 f"{metrics['images_per_second']:,.0f}",
                 f"{metrics['validation_loss']:.3f}",
                 f"{metrics['validation_accuracy']:.2%}",

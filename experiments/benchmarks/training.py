@@ -226,8 +226,8 @@ def show_methods(ours: TrialConfig, threads: int, rounds: int, console: Console)
     console.print(table)
     for name, values in views.items():
         console.print(
-            f"{name} views of 64 images: {statistics.median(values):.2f} ms, {to_pass(values):.0%} of a "
-            "step of pass (median of the rounds)"
+            f"{name} views of 64 images: {statistics.median(values):.2f} ms, {to_pass(values):.0%} of "
+            "a step of pass (median of the rounds)"
         )
 
 

@@ -3,8 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import ray
+import torch
 from ray import tune
 from rich.console import Console
 
@@ -12,8 +14,9 @@ from ssl_runner.checkpoint import Checkpoints
 from ssl_runner.command import Command
 from ssl_runner.config import SweepConfig, TrialConfig
 from ssl_runner.datasets import ImageDataset, load_dataset
+from ssl_runner.methods import build_method
 from ssl_runner.models import build_model
-from ssl_runner.progress import ProgressCallback, SweepProgress
+from ssl_runner.progress import ProgressCallback, SweepProgress, images_worked
 from ssl_runner.report import print_comparison, wide_console
 from ssl_runner.results import ResultsFolder
 from ssl_runner.storage import is_local
@@ -71,8 +74,8 @@ def _run(
     if command.address is None:
         check_fits(sweep, this_machine())
     dataset = load_dataset(sweep.trial.dataset, command.data_dir)
-    labeled = _check_trials(pending, dataset)
-    work = {trial.trial_id: _work(trial, labeled[_size_key(trial)]) for trial in pending}
+    pools = _check_trials(pending, dataset)
+    work = {trial.trial_id: _work(trial, pools[_size_key(trial)]) for trial in pending}
     # The longest first: what is left for the end is short, and no core waits long for another.
     pending = sorted(pending, key=lambda trial: -work[trial.trial_id])
     data_bytes = dataset.train.images.nbytes + dataset.test.images.nbytes
@@ -130,29 +133,47 @@ def _run(
 SizeKey = tuple[int | None, int, float]
 
 
+class Pools(NamedTuple):
+    """Images of the two pools."""
+
+    labeled: int
+    unlabeled: int
+
+
 def _size_key(trial: TrialConfig) -> SizeKey:
     """What the sizes of a trial's pools depend on."""
     return trial.subset, trial.holdout, trial.label_fraction
 
 
-def _check_trials(trials: Sequence[TrialConfig], dataset: ImageDataset) -> dict[SizeKey, int]:
-    """Try what each trial needs before any of them starts; labeled images by their key.
+def _check_trials(trials: Sequence[TrialConfig], dataset: ImageDataset) -> dict[SizeKey, Pools]:
+    """Try what each trial needs before any of them starts; the pools' sizes by their key.
 
     Raises:
         ValueError: If the data or a model does not do for a trial.
     """
     channels, height, width = dataset.train.images.shape[1:]
+    classes = len(dataset.train.class_names)
     for name in {trial.model for trial in trials}:
-        build_model(name, channels, (height, width), len(dataset.train.class_names), 0.0)
+        build_model(name, channels, (height, width), classes, 0.0)
+    for trial in {trial.method: trial for trial in trials}.values():
+        build_method(trial, torch.full((classes,), 1 / classes))
     distinct = {_size_key(trial): trial for trial in trials}
-    return {key: len(prepare(trial, dataset).labeled) for key, trial in distinct.items()}
+    sizes = {}
+    for key, trial in distinct.items():
+        data = prepare(trial, dataset)
+        sizes[key] = Pools(len(data.labeled), len(data.unlabeled))
+    return sizes
 
 
-def _work(trial: TrialConfig, labeled: int) -> int:
-    """Labeled images that a trial learns from, at the most."""
-    if trial.max_steps is not None:
-        return trial.max_steps * trial.batch_size
-    return trial.epochs * labeled
+def _work(trial: TrialConfig, pools: Pools) -> int:
+    """What a trial has to do at the most, in images; see `progress.images_worked`."""
+    steps = -(-pools.labeled // trial.batch_size)
+    mu = trial.mu or 1
+    if trial.order == "paired":
+        steps = max(steps, -(-pools.unlabeled // (trial.batch_size * mu)))
+    steps = trial.max_steps or trial.epochs * steps
+    unlabeled = 0 if trial.method == "pass" else steps * mu
+    return images_worked(steps * trial.batch_size, unlabeled * trial.batch_size)
 
 
 def _resources(sweep: SweepConfig) -> dict[str, float]:
