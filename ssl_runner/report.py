@@ -2,7 +2,8 @@
 
 import math
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -25,6 +26,16 @@ def _cell(mean: float, spread: float, percent: bool) -> str:
     return text if math.isnan(spread) else f"{text} ± {spread * scale:.{digits}f}"
 
 
+def _difference(row: Mapping[Hashable, Any], name: str) -> str:
+    """A mean difference in points, with its confidence interval where there is one."""
+    mean, low, high = (row[f"{name}_{part}"] for part in ("mean", "low", "high"))
+    is_reference = row["config"] == "full" if name == "to_full" else row["method"] == "pass"
+    if math.isnan(mean) or is_reference:
+        return "–"
+    text = f"{100 * mean:+.2f}"
+    return text if math.isnan(low) else f"{text} ({100 * low:+.2f} to {100 * high:+.2f})"
+
+
 def _key(value: object) -> Text:
     """What a row is of; a name that looks like rich's markup stays as it is."""
     if isinstance(value, float):
@@ -45,8 +56,8 @@ def comparison_table(trials: "pd.DataFrame") -> Table:
     table = Table(
         title=Text(f"{', '.join(sorted(set(trials['sweep'])))}: how far do the labels go?"),
         caption=Text(
-            f"Accuracies in %, losses in nats, mean ± standard deviation over n trials. Validation "
-            f"on: {validation}. Figures of the epoch with the lowest validation loss."
+            f"Accuracies in %, losses in nats, mean ± standard deviation over n trials; differences in "
+            f"points, paired by seed, with their 95 % interval. Validation on: {validation}."
         ),
         box=SIMPLE_HEAD,
         show_edge=False,
@@ -56,10 +67,13 @@ def comparison_table(trials: "pd.DataFrame") -> Table:
     last_key = compared.columns.get_loc("labeled_images")
     assert isinstance(last_key, int)
     keys = list(compared.columns[:last_key])
+    has_methods = (compared["method"] != "pass").any()
+    differences = ["to_full", "to_pass"] if has_methods else ["to_full"]
     for name in keys:
         table.add_column(name.replace("_", "\n"), no_wrap=True, overflow="ignore")
     for heading in (
-        *("labels", "train loss", "train acc", "val loss", "val acc", "test acc", "to full"),
+        *("labels", "train loss", "train acc", "val loss", "val acc", "test acc"),
+        *(name.replace("_", " ") for name in differences),
         *("steps", "seconds", "n"),
     ):
         table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
@@ -72,9 +86,9 @@ def comparison_table(trials: "pd.DataFrame") -> Table:
                 ("validation_loss", False),
                 ("validation_accuracy", True),
                 ("test_accuracy", True),
-                ("to_full", True),
             )
         ]
+        figures += [_difference(row, name) for name in differences]
         table.add_row(
             *(_key(row[name]) for name in keys),
             f"{row['labeled_images']:,.0f}",

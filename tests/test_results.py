@@ -15,9 +15,19 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from ssl_runner.config import TrialConfig
-from ssl_runner.results import EPOCHS, TRIALS, ResultsFolder, compare, settings_columns
+from ssl_runner.results import (
+    EPOCHS,
+    TRIALS,
+    ResultsFolder,
+    compare,
+    label_curve,
+    load_epochs,
+    load_trials,
+    settings_columns,
+)
 from tests.test_config import trial_configs
 
 TRIAL_COLUMNS = """
@@ -302,6 +312,7 @@ def test_pandas_alone_reads_what_was_written(
     for name in TRIALS.names[1:]:
         assert same(read[name], row.get(name)), name
     pd.testing.assert_frame_equal(results.trials(), frame)
+    pd.testing.assert_frame_equal(load_trials(results.root, "s"), frame)
 
     epochs = pd.read_parquet(f"{results.root}/epochs")
     assert list(epochs.columns) == EPOCHS.names
@@ -309,6 +320,7 @@ def test_pandas_alone_reads_what_was_written(
     for read, written in zip(epochs.to_dict("records"), epoch_rows(3), strict=False):
         assert read == written | {"schema_version": 1, "sweep": "s", "trial_id": config.trial_id}
     pd.testing.assert_frame_equal(results.epochs(), epochs)
+    pd.testing.assert_frame_equal(load_epochs(results.root), epochs)
 
 
 @given(config=trial_configs, figures=st.dictionaries(st.sampled_from(["test_loss", "lr"]), st.floats()))
@@ -560,6 +572,76 @@ def test_the_difference_to_full_is_paired_by_seed() -> None:
     assert table["to_full_spread"][0.1] == pytest.approx(0, abs=1e-12)
     assert table["test_accuracy_spread"][0.1] == pytest.approx(math.sqrt(0.005))
     assert dict(table["n"]) == {1.0: 2, 0.5: 2, 0.1: 2}
+
+
+def methods_frame(seeds: int) -> pd.DataFrame:
+    """Three methods at two fractions, and full, under so many seeds."""
+    noise = np.random.default_rng(0).normal(0, 0.01, size=(seeds, 7)).tolist()
+    rows = []
+    for seed in range(seeds):
+        configs = [TrialConfig(seed=seed, split_seed=seed)]
+        configs += [
+            TrialConfig(seed=seed, split_seed=seed, label_fraction=fraction, method=method)
+            for fraction in (0.1, 0.01)
+            for method in ("pass", "fixmatch", "pi_model")
+        ]
+        for config, error in zip(configs, noise[seed], strict=True):
+            gain = 0.05 if config.method == "fixmatch" else 0.0
+            accuracy = 0.7 + 0.2 * config.label_fraction + gain + error
+            rows.append(trial_row(config.resolved(), test_accuracy=accuracy))
+    return frame_of(*rows)
+
+
+def test_methods_are_compared_with_pass_at_the_same_labels() -> None:
+    frame = methods_frame(4)
+    table = compare(frame)
+    before = table.columns[: table.columns.get_loc("labeled_images")]
+    # What each method brings along, order and thresholds and averaging, is no key.
+    assert list(before) == ["model", "config", "label_fraction", "method"]
+    found = list(zip(table["label_fraction"], table["method"], strict=True))
+    listed = ["pass", "pi_model", "fixmatch"]
+    assert found == [(1.0, "pass"), *((f, method) for f in (0.1, 0.01) for method in listed)]
+    table = table.set_index(["label_fraction", "method"])
+    accuracy = frame.set_index(["label_fraction", "method", "seed"])["test_accuracy"]
+    for fraction in (0.1, 0.01):
+        for method in ("fixmatch", "pi_model"):
+            row = table.loc[(fraction, method)]  # type: ignore[index]
+            pair = accuracy[fraction][method], accuracy[fraction]["pass"]
+            interval = stats.ttest_rel(*pair).confidence_interval(0.95)
+            assert row["to_pass_mean"] == pytest.approx((pair[0] - pair[1]).mean())
+            assert (row["to_pass_low"], row["to_pass_high"]) == pytest.approx(tuple(interval))
+            interval = stats.ttest_rel(pair[0], accuracy[1.0]["pass"]).confidence_interval(0.95)
+            assert (row["to_full_low"], row["to_full_high"]) == pytest.approx(tuple(interval))
+
+
+def test_one_pair_has_no_interval() -> None:
+    table = compare(methods_frame(1))
+    assert table["to_pass_mean"].notna().all()
+    assert table[["to_pass_low", "to_pass_high", "to_full_low", "to_full_high"]].isna().all().all()
+
+
+def test_a_method_s_setting_that_varies_within_it_is_a_key() -> None:
+    rows = [trial_row(TrialConfig(label_fraction=0.1).resolved(), test_accuracy=0.5)]
+    for threshold, accuracy in ((0.8, 0.6), (0.9, 0.7)):
+        config = TrialConfig(label_fraction=0.1, method="fixmatch", threshold=threshold)
+        rows.append(trial_row(config.resolved(), test_accuracy=accuracy))
+    table = compare(frame_of(*rows))
+    gains = table.set_index("threshold")["to_pass_mean"]
+    assert (gains[0.8], gains[0.9]) == pytest.approx((0.1, 0.2))
+
+
+def test_the_label_curve_ends_at_full_for_every_method() -> None:
+    curve = label_curve(methods_frame(3))
+    assert curve.columns.tolist() == [
+        *("model", "method", "labeled_images", "test_accuracy_mean", "test_accuracy_spread", "n")
+    ]
+    for _, of_method in curve.groupby("method"):
+        assert of_method["labeled_images"].tolist() == [600, 6000, 60000]
+        assert of_method["n"].tolist() == [3, 3, 3]
+    last = curve[curve["labeled_images"] == 60000]["test_accuracy_mean"]
+    assert last.nunique() == 1
+    only_full = label_curve(frame_of(trial_row(TrialConfig())))
+    assert only_full[["method", "labeled_images", "n"]].to_numpy().tolist() == [["pass", 60000, 1]]
 
 
 def test_one_trial_has_no_spread() -> None:

@@ -1,0 +1,17 @@
+"""The Parquet tables: what they hold, how they are written and read, and how their trials compare."""
+
+from ssl_runner.results.compare import compare, label_curve
+from ssl_runner.results.folder import ResultsFolder, load_epochs, load_trials
+from ssl_runner.results.schema import EPOCHS, SCHEMA_VERSION, TRIALS, settings_columns
+
+__all__ = [
+    "EPOCHS",
+    "SCHEMA_VERSION",
+    "TRIALS",
+    "ResultsFolder",
+    "compare",
+    "label_curve",
+    "load_epochs",
+    "load_trials",
+    "settings_columns",
+]

@@ -1,0 +1,127 @@
+"""Trials compared: averaged over their seeds, and each against its own reference."""
+
+from typing import Any
+
+import pandas as pd
+from scipy import stats
+
+from ssl_runner.hyperparameters import HYPERPARAMETERS, METHODS
+from ssl_runner.results.schema import SETTINGS
+
+CONFIDENCE = 0.95
+"""Of the intervals around the differences."""
+
+_COMPARED = (
+    "train_loss",
+    "train_accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "test_loss",
+    "test_accuracy",
+)
+_TOTALS = ("steps", "images", "train_seconds", "seconds")
+_ALWAYS = ("model", "config", "label_fraction", "method")
+_SEEDS = ("seed", "split_seed")
+# What a method brings with it: of interest only where it varies among trials of the same method.
+_OF_METHOD = (*HYPERPARAMETERS, "order")
+
+
+def compare(trials: pd.DataFrame) -> pd.DataFrame:
+    """The table the notebook ends with: full against each fraction, averaged over the seeds.
+
+    Args:
+        trials: Rows as in `results/trials`; those that did not finish are left out.
+
+    Returns:
+        A row per configuration (model, config, label fraction, method, and any other setting that
+        varies but the seeds), best-labeled first. For each of training, validation and test, loss
+        and accuracy: `…_mean` and `…_spread` (standard deviation of a sample; NaN where n is 1).
+        `to_full_…`: the test accuracy less that of full with the same seed and other settings, and
+        `to_pass_…`: less that of `pass` with the same seeds, label fraction and other settings:
+        mean, spread, and `low` and `high`, the 95 % confidence interval of the mean difference by
+        Student's t over the pairs (NaN where there are fewer than two, or there is none to compare
+        with). Means of steps, images and seconds. `n`: the number of trials.
+    """
+    done = trials[trials["status"] == "finished"]
+    within = done.groupby("method")
+    varying = [
+        name
+        for name in ("sweep", *SETTINGS)
+        if name not in (*_ALWAYS, *_SEEDS)
+        and (
+            within[name].nunique(dropna=False).max() > 1
+            if name in _OF_METHOD
+            else done[name].nunique(dropna=False) > 1
+        )
+    ]
+    shared = [name for name in varying if name not in HYPERPARAMETERS]
+    done = _paired(done, done["config"] == "full", ["model", "seed", *shared], "to_full")
+    same_labels = ["model", "label_fraction", *_SEEDS, *(set(shared) - {"order"})]
+    done = _paired(done, done["method"] == "pass", same_labels, "to_pass")
+    aggregates: dict[str, Any] = {"labeled_images": ("labeled_images", "first")}
+    for name in (*_COMPARED, "to_full", "to_pass"):
+        aggregates[f"{name}_mean"] = (name, "mean")
+        aggregates[f"{name}_spread"] = (name, "std")
+        if name.startswith("to_"):
+            aggregates[f"{name}_n"] = (name, "count")
+    aggregates |= {name: (name, "mean") for name in _TOTALS}
+    aggregates["n"] = ("trial_id", "count")
+    keys = [*_ALWAYS, *varying]
+    table: pd.DataFrame = done.groupby(keys, dropna=False, sort=False).agg(**aggregates).reset_index()
+    for name in ("to_full", "to_pass"):
+        _add_interval(table, name)
+    order = [*varying, "model", "label_fraction", "method"]
+    return table.sort_values(order, key=_sort_key, ignore_index=True)
+
+
+def _sort_key(column: pd.Series) -> pd.Series:
+    """Most labels first, methods as they are listed; anything else ascending."""
+    if column.name == "label_fraction":
+        return -column
+    if column.name == "method":
+        return column.map(lambda name: (METHODS.index(name) if name in METHODS else len(METHODS), name))
+    return column
+
+
+def _paired(done: pd.DataFrame, is_reference: pd.Series, keys: list[str], name: str) -> pd.DataFrame:
+    """With a column more: the test accuracy less that of the reference trial of the same keys."""
+    reference = done[is_reference].drop_duplicates(keys)
+    reference = reference[[*keys, "test_accuracy"]].rename(columns={"test_accuracy": "reference"})
+    merged = done.merge(reference, on=keys, how="left")
+    merged[name] = merged["test_accuracy"] - merged.pop("reference")
+    return merged
+
+
+def _add_interval(table: pd.DataFrame, name: str) -> None:
+    """The confidence interval of a mean difference; its count is taken away."""
+    pairs = table.pop(f"{name}_n")
+    t = stats.t.ppf((1 + CONFIDENCE) / 2, (pairs - 1).clip(lower=1))
+    half = (t * table[f"{name}_spread"] / pairs.clip(lower=1) ** 0.5).where(pairs > 1)
+    place = int(table.columns.get_loc(f"{name}_spread")) + 1  # type: ignore[arg-type]
+    table.insert(place, f"{name}_low", table[f"{name}_mean"] - half)
+    table.insert(place + 1, f"{name}_high", table[f"{name}_mean"] + half)
+
+
+def label_curve(trials: pd.DataFrame) -> pd.DataFrame:
+    """Test accuracy against the number of labeled images.
+
+    Args:
+        trials: Rows as in `results/trials`; those that did not finish are left out.
+
+    Returns:
+        A row per model, method and number of labeled images, ascending: `test_accuracy_mean`,
+        `test_accuracy_spread` (NaN where n is 1) and `n`. Full, which has no unlabeled image, stands
+        as the last point of every method of its model.
+    """
+    done = trials[trials["status"] == "finished"]
+    full = done[done["config"] == "full"]
+    methods = done.loc[done["config"] == "partial", ["model", "method"]].drop_duplicates()
+    last = full.drop(columns="method").merge(methods, on="model", how="left")
+    last["method"] = last["method"].fillna("pass")
+    points = pd.concat([done[done["config"] == "partial"], last], ignore_index=True)
+    curve: pd.DataFrame = (
+        points.groupby(["model", "method", "labeled_images"])["test_accuracy"]
+        .agg(test_accuracy_mean="mean", test_accuracy_spread="std", n="count")
+        .reset_index()
+    )
+    return curve
