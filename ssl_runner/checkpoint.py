@@ -1,5 +1,6 @@
 """A trial's training state, out and in: complete, dated by its steps, and checked by its digest."""
 
+import contextlib
 import hashlib
 import io
 from typing import Any
@@ -41,17 +42,39 @@ class Checkpoints:
     def load(self) -> dict[str, Any] | None:
         """The newest state that can be read, or None. One that can't be read is set aside."""
         for name in reversed(self._names()):
-            path = f"{self.folder}/{name}"
-            content = read_whole(self.filesystem, path)
-            if hashlib.sha256(content).hexdigest()[:16] == name.removesuffix(".pt").rpartition("-")[2]:
-                try:
-                    state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-                except Exception:  # bytes that are no checkpoint can make a pickle raise anything
-                    state = None
-                if isinstance(state, dict):
-                    return state
-            self.filesystem.move(path, f"{path}.unreadable")
+            state = self._read(name)
+            if state is not None:
+                return state
+            self._put_aside(name)
         return None
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        """A state; None if it can't be read, or another rank has set it aside meanwhile."""
+        try:
+            content = read_whole(self.filesystem, f"{self.folder}/{name}")
+        except FileNotFoundError:
+            return None
+        if hashlib.sha256(content).hexdigest()[:16] != name.removesuffix(".pt").rpartition("-")[2]:
+            return None
+        try:
+            state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+        except Exception:  # bytes that are no checkpoint can make a pickle raise anything
+            return None
+        return state if isinstance(state, dict) else None
+
+    def set_aside(self) -> list[str]:
+        """Rename those that can't be read, cut short or foreign, so that somebody can be told.
+
+        Returns:
+            Where they are now.
+        """
+        return [self._put_aside(name) for name in self._names() if self._read(name) is None]
+
+    def _put_aside(self, name: str) -> str:
+        path = f"{self.folder}/{name}"
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.move(path, f"{path}.unreadable")
+        return f"{path}.unreadable"
 
     def clear(self) -> None:
         """Delete them all; a trial that is finished, or to be forgotten, has none."""

@@ -48,6 +48,7 @@ class Command:
         results: Folder or URI of the results.
         data_dir: Folder of the data set's files; None: where they are usually found.
         address: Address of a Ray cluster; None: a local one.
+        yes: Whether so many trials are meant, however many they are.
         fresh: Whether to forget what is there of this sweep.
         retry_failed: Whether to run trials again that failed.
         dry_run: Whether only to print what would run.
@@ -59,6 +60,7 @@ class Command:
     data_dir: Path | None = None
     address: str | None = None
     fresh: bool = False
+    yes: bool = False
     retry_failed: bool = False
     dry_run: bool = False
     verbose: bool = False
@@ -169,6 +171,7 @@ def _parser(prog: str, description: str, single: bool) -> Parser:
     )
     run.add_argument("--dry-run", action="store_true", help="only print what would run")
     if not single:
+        run.add_argument("--yes", action="store_true", help="start however many trials there are")
         run.add_argument("--retry-failed", action="store_true", help="run trials again that failed")
         run.add_argument(
             "--address",

@@ -288,6 +288,9 @@ class TrialConfig:
         return " ".join([*parts, f"seed {self.seed}"])
 
 
+MANY = 10_000
+"""Combinations above which a sweep is asked about before it starts."""
+
 # A sweep's list on the left stands for the trial's setting on the right.
 AXES = {
     "label_fractions": "label_fraction",
@@ -326,6 +329,9 @@ class SweepConfig:
         None, "steps between checkpoints within an epoch; none: one after each epoch only"
     )
     gpus_per_trial: Real = setting(0.0, "GPUs of a trial over all its workers; 0.25 shares one")
+    time_limit: Real | None = setting(
+        None, "seconds that a trial may take before it is given up as failed; none: no limit"
+    )
     max_concurrent: Whole | None = setting(None, "trials at a time; none: as many as fit")
     trial: TrialConfig = dataclasses.field(default_factory=TrialConfig)
 
@@ -352,12 +358,14 @@ class SweepConfig:
         _require(cpus is None or 0 < cpus < math.inf, "cpus_per_trial", "more than 0", cpus, fix)
         steps, fix = self.checkpoint_steps, "Leave it out for one after each epoch."
         _require(steps is None or steps > 0, "checkpoint_steps", "at least 1", steps, fix)
+        limit, fix = self.time_limit, "Leave it out for no limit."
+        _require(limit is None or 0 < limit < 1e8, "time_limit", "in (0, 1e8)", limit, fix)
         fix = "0 trains on the CPU."
         gpus = self.gpus_per_trial
         _require(0 <= gpus < math.inf, "gpus_per_trial", "at least 0, and finite", gpus, fix)
         fix = "Leave it out for as many as fit."
-        limit = self.max_concurrent
-        _require(limit is None or limit > 0, "max_concurrent", "at least 1", limit, fix)
+        most = self.max_concurrent
+        _require(most is None or most > 0, "max_concurrent", "at least 1", most, fix)
         workers = self.trial.num_workers
         each = gpus / workers
         fix = f"Try {workers * max(1, math.ceil(each))}, whole GPUs for each worker."
@@ -377,7 +385,17 @@ class SweepConfig:
         for axis, single in AXES.items():  # also what no trial uses, such as the methods of full
             for value in getattr(self, axis) or ():
                 dataclasses.replace(self.trial, **{single: value})
-        self.trials()  # every combination is checked now, not when its turn comes
+        if self.size <= MANY:
+            self.trials()  # every combination is checked now, not when its turn comes
+
+    @property
+    def size(self) -> int:
+        """How many combinations the lists have: as many trials at the most."""
+        fractions = {"full": 1, "partial": len(self.label_fractions)}
+        each = math.prod(
+            len(values) for values in (self.models, self.methods, self.seeds, self.split_seeds or (0,))
+        )
+        return each * sum(fractions[config] for config in self.configs)
 
     @property
     def cpus_per_worker(self) -> float:

@@ -1,6 +1,7 @@
 """Files on a disk or in a cloud, written whole: a file that exists is complete."""
 
 import os
+import socket
 import uuid
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def write_whole(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
             stream.write(content)
         return
     # The dot keeps readers of the folder away from a file that is not done.
-    draft = Path(folder) / f".{uuid.uuid4().hex}.draft"
+    draft = Path(folder) / f"{_own_drafts()}{os.getpid()}-{uuid.uuid4().hex}.draft"
     try:
         with draft.open("xb") as stream:
             stream.write(content)
@@ -53,6 +54,31 @@ def write_whole(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def _own_drafts() -> str:
+    """How the names of this machine's drafts begin; the number of the process that writes follows."""
+    return f".{socket.gethostname()}-"
+
+
+def remove_drafts(filesystem: fs.FileSystem, folder: str) -> None:
+    """Remove what processes of this machine that died in the midst of a file left in a folder."""
+    if not is_local(filesystem):
+        return
+    for draft in Path(folder).glob(f"{_own_drafts()}*.draft"):
+        process = draft.name.removeprefix(_own_drafts()).partition("-")[0]
+        if process.isdigit() and not _is_alive(int(process)):
+            draft.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def list_files(filesystem: fs.FileSystem, folder: str, suffix: str) -> list[str]:

@@ -1,11 +1,14 @@
 """One trial from its config to its rows, whoever runs it: data, loop, checkpoints, figures."""
 
+import contextlib
 import functools
+import os
 import platform
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +23,7 @@ from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import ImageDataset
 from ssl_runner.results import settings_columns
 from ssl_runner.train import FitResult, TrialData, fit, prepare
-from ssl_runner.train.device import keep_freed_memory
+from ssl_runner.train.device import keep_compiler_files, keep_freed_memory
 
 Rows = tuple[dict[str, Any], list[dict[str, Any]]]
 """A trial's row, and those of its epochs."""
@@ -73,6 +76,7 @@ def run_trial(
     started, clock = datetime.now(UTC), time.perf_counter()
     torch.set_num_threads(setting.threads)
     keep_freed_memory()
+    keep_compiler_files()
     checkpoints = Checkpoints(setting.checkpoints)
     is_first = group is None or dist.get_rank(group) == 0
     history: list[dict[str, Any]] = []
@@ -101,6 +105,12 @@ def run_trial(
     except (ValueError, FloatingPointError) as error:
         # What the settings lead to is the same on every rank, and would be the same again.
         return failed_rows(config, setting, str(error), started, history)
+    except OSError:
+        raise  # a disk or a network may be back when the trial is started again
+    except Exception as error:
+        if group is not None:  # another rank may have died: Ray Train starts them all again
+            raise
+        return failed_rows(config, setting, in_words(error), started, history)
     row = _base_row(config, setting, started)
     row |= _figures(result, data) | {
         "status": "finished",
@@ -110,6 +120,43 @@ def run_trial(
         "world_size": 1 if group is None else dist.get_world_size(group),
     }
     return row, result.history
+
+
+def in_words(error: BaseException) -> str:
+    """An error in a line, its kind first."""
+    lines = str(error).strip().splitlines() or ["no more is known"]
+    text = f"{type(error).__name__}: {lines[0]}"
+    is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    if is_memory or "can't allocate memory" in str(error):
+        return f"out of memory ({text}). Try a smaller batch_size, or fewer trials at a time."
+    return text
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float | None, give_up: Callable[[str], None]) -> Iterator[None]:
+    """End this process if what is done here takes longer, even if it hangs.
+
+    Args:
+        seconds: The limit, or None.
+        give_up: Called first, in another thread, with the reason in words: writes the row.
+    """
+
+    def end() -> None:
+        try:
+            give_up(f"it took longer than its time_limit of {seconds:g} seconds")
+        finally:
+            os._exit(1)
+
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def failed_rows(

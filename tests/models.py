@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +69,12 @@ class Silent(Method):
 
     def unlabeled_loss(self, networks: Networks, batch: UnlabeledBatch, step: int) -> None:
         return None
+
+
+class Hanging(Linear):
+    """It stops in mid-training, and never goes on."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            time.sleep(10_000)
+        return super().forward(images)

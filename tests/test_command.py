@@ -55,6 +55,7 @@ FLAGS: dict[str, tuple[str, object]] = {
     "cpus_per_trial": ("4", 4.0),
     "checkpoint_steps": ("50", 50),
     "gpus_per_trial": ("8", 8.0),
+    "time_limit": ("90", 90.0),
     "max_concurrent": ("3", 3),
     "dataset": ("123", "123"),  # to YAML a number
     "subset": ("600", 600),
@@ -272,7 +273,7 @@ def test_train_has_a_flag_for_every_setting_of_a_trial(capsys: pytest.CaptureFix
     flags = set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))
     fields = {"--" + field.name.replace("_", "-") for field in dataclasses.fields(TrialConfig)}
     run = {"--results", "--data-dir", "--fresh", "--smoke", "--dry-run"}
-    machine = {"--cpus-per-trial", "--gpus-per-trial", "--checkpoint-steps"}
+    machine = {"--cpus-per-trial", "--gpus-per-trial", "--checkpoint-steps", "--time-limit"}
     assert flags == fields | run | machine | {"--name"}
 
 

@@ -78,6 +78,7 @@ SWEEP_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "cpus_per_trial": st.none() | st.floats(0, 100, exclude_min=True),
     "gpus_per_trial": st.floats(0, 100),
     "checkpoint_steps": st.none() | st.integers(1, 10**9),
+    "time_limit": st.none() | st.floats(0, 1e8, exclude_min=True, exclude_max=True),
     "max_concurrent": st.none() | st.integers(1, 10**9),
 }
 

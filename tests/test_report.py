@@ -178,7 +178,7 @@ def test_a_picture_holds_what_was_printed(results: ResultsFolder, tmp_path: Path
         ),
         (
             ("{folder}/broken",),
-            "Could not open Parquet input source '{folder}/broken/trials/x.parquet'",
+            "{folder}/broken/trials/x.parquet: not a file of this program's results (",
         ),
     ],
 )

@@ -20,6 +20,7 @@ from scipy import stats
 from ssl_runner.config import TrialConfig
 from ssl_runner.results import (
     EPOCHS,
+    SCHEMA_VERSION,
     TRIALS,
     ResultsFolder,
     compare,
@@ -308,7 +309,7 @@ def test_pandas_alone_reads_what_was_written(
     frame = pd.read_parquet(f"{results.root}/trials")
     assert list(frame.columns) == TRIALS.names
     (read,) = frame.to_dict("records")
-    assert read["schema_version"] == 1
+    assert read["schema_version"] == SCHEMA_VERSION
     for name in TRIALS.names[1:]:
         assert same(read[name], row.get(name)), name
     pd.testing.assert_frame_equal(results.trials(), frame)
@@ -318,7 +319,11 @@ def test_pandas_alone_reads_what_was_written(
     assert list(epochs.columns) == EPOCHS.names
     assert len(epochs) == (0 if is_failed else 3)
     for read, written in zip(epochs.to_dict("records"), epoch_rows(3), strict=False):
-        assert read == written | {"schema_version": 1, "sweep": "s", "trial_id": config.trial_id}
+        assert read == written | {
+            "schema_version": SCHEMA_VERSION,
+            "sweep": "s",
+            "trial_id": config.trial_id,
+        }
     pd.testing.assert_frame_equal(results.epochs(), epochs)
     pd.testing.assert_frame_equal(load_epochs(results.root), epochs)
 

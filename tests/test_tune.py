@@ -46,14 +46,12 @@ def processes_with(variable: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[None]:
     """Every command cleans up after itself: no process, no file in the home or temporary folder."""
     home_before = set(Path.home().glob(".ray*/*"))
     with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as temporary:
         monkeypatch.setenv("TMPDIR", temporary)
-        # PyTorch makes a folder for its compiler with the first optimizer, used or not.
-        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
         yield
         assert list(Path(temporary).iterdir()) == []
         deadline = time.monotonic() + 10

@@ -4,16 +4,25 @@ import contextlib
 import io
 import os
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+from pyarrow.fs import FileSelector
 
 from ssl_runner.results.schema import EPOCHS, IDENTITY, SCHEMA_VERSION, TRIALS
-from ssl_runner.storage import is_local, list_files, open_folder, read_whole, write_whole
+from ssl_runner.storage import (
+    is_local,
+    list_files,
+    open_folder,
+    read_whole,
+    remove_drafts,
+    write_whole,
+)
 
 
 class ResultsFolder:
@@ -48,16 +57,86 @@ class ResultsFolder:
             pq.write_table(pa.Table.from_pylist(versioned, schema=schema), buffer)
             write_whole(self.filesystem, f"{self.root}/{folder}/{name}", buffer.getvalue())
 
+    @contextlib.contextmanager
+    def alone(self, sweep: str) -> Iterator[None]:
+        """Keep other processes from running the same sweep in this folder, where it is a local one.
+
+        Raises:
+            ValueError: If one does.
+        """
+        if not is_local(self.filesystem):
+            yield
+            return
+        path = Path(self.root, f".{sweep}.lock")
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(
+                f"--name must be of a sweep that no other process runs in {self.location}, got "
+                f"{sweep!r}. Wait for the other one, or give this one a name or a folder of its own."
+            ) from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            lock.release()
+
+    def remove_leftovers(self, sweep: str, statuses: Mapping[str, str]) -> None:
+        """Remove what processes that were killed left: half-written files, and checkpoints of trials
+        that have their row.
+
+        Args:
+            sweep: The sweep, which nobody else may be running.
+            statuses: Those of its trials that have a row.
+        """
+        folders = [self.root, f"{self.root}/trials", f"{self.root}/epochs"]
+        selector = FileSelector(f"{self.root}/checkpoints", allow_not_found=True)
+        for info in self.filesystem.get_file_info(selector):
+            of_sweep, _, trial_id = info.base_name.rpartition("--")
+            if of_sweep == sweep and trial_id in statuses:
+                self.filesystem.delete_dir(info.path)
+            else:
+                folders.append(info.path)
+        for folder in folders:
+            remove_drafts(self.filesystem, folder)
+
+    def status(self, sweep: str, trial_id: str) -> dict[str, str] | None:
+        """Status and error of a trial that has a row; None if it has none."""
+        path = f"{self.root}/trials/{sweep}--{trial_id}.parquet"
+        if not self.filesystem.get_file_info(path).is_file:
+            return None
+        (row,) = self._read(path, ["status", "error"])
+        return row
+
+    def _read(self, path: str, columns: list[str]) -> list[dict[str, Any]]:
+        """Some columns of a file of trials, row by row.
+
+        Raises:
+            ValueError: If it is no such file.
+        """
+        content = read_whole(self.filesystem, path)
+        try:
+            # Not read_table: it reads in threads, which a program that ends at once trips over.
+            file = pq.ParquetFile(pa.BufferReader(content))
+            rows: list[dict[str, Any]] = file.read(columns=columns, use_threads=False).to_pylist()
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise _unreadable(path, str(error)) from None
+        if not all(row.keys() == set(columns) for row in rows):
+            raise _unreadable(path, f"it lacks {', '.join(columns)}")
+        return rows
+
     def statuses(self, sweep: str) -> dict[str, str]:
-        """Status of every trial of a sweep that has a row, by its id."""
+        """Status of every trial of a sweep that has a row, by its id.
+
+        Raises:
+            ValueError: If a file is not one of ours; names it.
+        """
         found: dict[str, str] = {}
         for name in list_files(self.filesystem, f"{self.root}/trials", ".parquet"):
             if name.rpartition("--")[0] != sweep:  # the sweep's own name may hold a --
                 continue
-            content = read_whole(self.filesystem, f"{self.root}/trials/{name}")
-            # Not read_table: it reads in threads, which a program that ends at once trips over.
-            file = pq.ParquetFile(pa.BufferReader(content))
-            rows = file.read(columns=["trial_id", "status"], use_threads=False).to_pylist()
+            rows = self._read(f"{self.root}/trials/{name}", ["trial_id", "status"])
             found |= {row["trial_id"]: row["status"] for row in rows}
         return found
 
@@ -97,26 +176,50 @@ class ResultsFolder:
                 Path(self.root, "checkpoints").rmdir()
 
     def trials(self, sweep: str | None = None) -> pd.DataFrame:
-        """The rows of one sweep's trials, or of all."""
+        """The rows of one sweep's trials, or of all. Raises ValueError over a file not of ours."""
         return self._load("trials", TRIALS, sweep)
 
     def epochs(self, sweep: str | None = None) -> pd.DataFrame:
-        """The rows of one sweep's epochs, or of all."""
+        """The rows of one sweep's epochs, or of all. Raises ValueError over a file not of ours."""
         return self._load("epochs", EPOCHS, sweep)
 
     def _load(self, folder: str, schema: pa.Schema, sweep: str | None) -> pd.DataFrame:
         path = f"{self.root}/{folder}"
         files = [f"{path}/{name}" for name in list_files(self.filesystem, path, ".parquet")]
-        if not files:
-            table = schema.empty_table()
-        else:
-            table = pq.read_table(files, schema=schema, filesystem=self.filesystem)
+        table = self._table(files, schema) if files else schema.empty_table()
         frame: pd.DataFrame = table.to_pandas()
         return (
             frame
             if sweep is None
             else pd.DataFrame(frame[frame["sweep"] == sweep]).reset_index(drop=True)
         )
+
+    def _table(self, files: list[str], schema: pa.Schema) -> pa.Table:
+        """Files of one schema, or of an older version of it, as one table."""
+        try:
+            table = pq.read_table(files, schema=schema, filesystem=self.filesystem)
+        except (pa.ArrowException, OSError, ValueError):
+            for path in files:  # which one?
+                try:
+                    pq.read_table(path, schema=schema, filesystem=self.filesystem)
+                except (pa.ArrowException, OSError, ValueError) as error:
+                    raise _unreadable(path, str(error)) from None
+            raise
+        versions = set(table["schema_version"].unique().to_pylist())
+        if not versions <= set(range(1, SCHEMA_VERSION + 1)):
+            strange = ", ".join(str(version) for version in versions - {1, SCHEMA_VERSION})
+            raise ValueError(
+                f"{self.location}: the rows must be of version {SCHEMA_VERSION} or older, got "
+                f"{strange.replace('None', 'none')}. Read them with the release that wrote them."
+            )
+        return table
+
+
+def _unreadable(path: str, reason: str) -> ValueError:
+    return ValueError(
+        f"{path}: not a file of this program's results ({reason.splitlines()[0][:200]}). "
+        "Move it elsewhere; a trial without its row is run again."
+    )
 
 
 def load_trials(location: str, sweep: str | None = None) -> pd.DataFrame:

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from ssl_runner.config import TrialConfig
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 2 has columns that version 1 had not: they are null in what was written before."""
 
 _TEXT, _WHOLE, _REAL = pa.string(), pa.int64(), pa.float64()
 _TIME = pa.timestamp("us", tz="UTC")

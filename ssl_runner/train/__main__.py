@@ -2,16 +2,19 @@
 
 import os
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from ssl_runner.checkpoint import Checkpoints
-from ssl_runner.command import parse, run_main
+from ssl_runner.command import Command, parse, run_main
+from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import load_dataset
 from ssl_runner.report import print_comparison, wide_console
 from ssl_runner.results import ResultsFolder
-from ssl_runner.trial import Setting, git_commit, run_trial
+from ssl_runner.trial import Setting, failed_rows, git_commit, run_trial, time_limit
 
 
 def main() -> int:
@@ -37,12 +40,29 @@ def main() -> int:
         checkpoint_steps=command.sweep.checkpoint_steps,
         git_commit=git_commit(),
     )
+    with results.alone(sweep):
+        _run(command, results, config, setting, console)
+    rows = results.trials(sweep)
+    row = rows[rows["trial_id"] == config.trial_id]
+    print_comparison(row, console)
+    return int((row["status"] != "finished").any())
+
+
+def _run(
+    command: Command, results: ResultsFolder, config: TrialConfig, setting: Setting, console: Console
+) -> None:
+    """Train the trial, unless it has its row, and write it."""
+    sweep = command.sweep.name
     checkpoints = Checkpoints(setting.checkpoints)
-    if command.fresh or config.trial_id not in results.statuses(sweep):
+    statuses = {} if command.fresh else results.statuses(sweep)
+    results.remove_leftovers(sweep, statuses)
+    if config.trial_id not in statuses:
         dataset = load_dataset(config.dataset, command.data_dir)
         if command.fresh:
             results.forget(sweep, [config.trial_id])
             checkpoints.clear()
+        for path in checkpoints.set_aside():
+            console.print(f"warning: a checkpoint can't be read, and is set aside as {path}")
 
         def tell(metrics: dict[str, Any]) -> None:
             console.print(
@@ -55,13 +75,18 @@ def main() -> int:
             )
 
         device = torch.device("cuda" if command.sweep.gpus_per_trial else "cpu")
-        results.write(*run_trial(config, dataset, setting, tell, device=device))
+        started = datetime.now(UTC)
+
+        def give_up(reason: str) -> None:
+            results.write(*failed_rows(config, setting, reason, started))
+            checkpoints.clear()
+            console.print(f"failed: {reason}", style="red")
+
+        with time_limit(command.sweep.time_limit, give_up):
+            rows = run_trial(config, dataset, setting, tell, device=device)
+        results.write(*rows)
         checkpoints.clear()
         results.tidy()
-    rows = results.trials(sweep)
-    row = rows[rows["trial_id"] == config.trial_id]
-    print_comparison(row, console)
-    return int((row["status"] != "finished").any())
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from ssl_runner.datasets.cache import cache_folder
+
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -28,6 +30,12 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_TRIM_THRESHOLD, 1 << 30)
         mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that it takes
+
+
+def keep_compiler_files() -> None:
+    """Have PyTorch's compiler keep its files in our cache folder, not in the temporary one: every
+    process with an optimizer makes that folder, whether anything is compiled or not."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder("torchinductor")))
 
 
 def resident(rows_N: np.ndarray, device: torch.device) -> np.ndarray | torch.Tensor:

@@ -247,10 +247,10 @@ class Training:
             "evaluate_seconds": progress.evaluate_seconds,
             "images_per_second": sums["images"] / (progress.train_seconds - progress.epoch_seconds),
         }
-        for name in ("train_loss", "unlabeled_loss"):
-            if not np.isfinite(metrics[name] or 0.0):
+        for name, column in (("training", "train_loss"), ("unlabeled", "unlabeled_loss")):
+            if not np.isfinite(metrics[column] or 0.0):
                 raise FloatingPointError(
-                    f"the {name} must stay finite, got {metrics[name]} in epoch {epoch}. "
+                    f"the {name} loss must stay finite, got {metrics[column]} in epoch {epoch}. "
                     f"Try a lower lr than {self.config.lr:g}."
                 )
         progress.stale += 1

@@ -5,6 +5,7 @@ import sys
 from rich.table import Table
 
 from ssl_runner.command import Command, parse, run_main
+from ssl_runner.config import MANY
 from ssl_runner.report import wide_console
 from ssl_runner.tune.environment import set_environment
 
@@ -14,11 +15,31 @@ def print_plan(command: Command) -> None:
     table = Table(title=f"{command.sweep.name}: trials")
     for heading in ("trial id", "trial", "split seed", "epochs", "workers"):
         table.add_column(heading)
+    if command.sweep.size > MANY:
+        print(f"{command.sweep.size:,} combinations: too many to list")
+        return
     for trial in command.sweep.trials():
         budget = str(trial.max_steps or trial.epochs) + (" steps" if trial.max_steps else "")
         workers = str(trial.num_workers)
         table.add_row(trial.trial_id, trial.label, str(trial.split_seed), budget, workers)
     wide_console().print(table)
+
+
+def confirm(command: Command) -> None:
+    """Ask whether so many trials are meant, where they are very many.
+
+    Raises:
+        ValueError: If they are not, or there is nobody to ask.
+    """
+    count = command.sweep.size
+    if count <= MANY or command.yes:
+        return
+    if sys.stdin.isatty() and input(f"Start {count:,} trials? [y/N] ").strip().lower() in ("y", "yes"):
+        return
+    raise ValueError(
+        f"a sweep must have {MANY:,} trials at the most unless told, got {count:,}. Shorten its lists, "
+        "or add --yes."
+    )
 
 
 def main() -> int:
@@ -27,6 +48,7 @@ def main() -> int:
     if command.dry_run:
         print_plan(command)
         return 0
+    confirm(command)
     set_environment(local=command.address is None)
     from ssl_runner.tune.sweep import run_sweep  # seconds of imports, and only now
 

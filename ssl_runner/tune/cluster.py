@@ -15,6 +15,7 @@ from typing import Any
 import ray
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from ray._common.network_utils import parse_address
 from ray._private.services import canonicalize_bootstrap_address
 from ray._private.utils import get_num_cpus
@@ -23,6 +24,8 @@ from ray.exceptions import RayError
 from ssl_runner.config import SweepConfig
 
 _CONNECT_SECONDS = 10
+
+_SCRATCH, _ALIVE = "ssl_runner-", ".alive"
 
 # The arrays of a data set are far smaller; Ray needs some room for what it passes about.
 _OBJECT_STORE_BYTES = 256 << 20
@@ -71,7 +74,10 @@ def ray_cluster(address: str | None, data_bytes: int, verbose: bool) -> Iterator
     level = logging.INFO if verbose else logging.CRITICAL
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(level)
-    scratch = Path(tempfile.mkdtemp(prefix="ssl_runner-", dir=_short_temporary_folder()))
+    _remove_stale()
+    scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=_short_temporary_folder()))
+    alive = FileLock(scratch / _ALIVE)
+    alive.acquire()
     try:
         if address is None:
             ray.init(
@@ -96,6 +102,16 @@ def ray_cluster(address: str | None, data_bytes: int, verbose: bool) -> Iterator
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+        alive.release()
+
+
+def _remove_stale() -> None:
+    """Remove the folders of commands that were killed: nobody holds their lock any more."""
+    for folder in Path(_short_temporary_folder()).glob(f"{_SCRATCH}*"):
+        with contextlib.suppress(OSError, Timeout):  # another user's; or it is at work
+            if (folder / _ALIVE).exists():
+                with FileLock(folder / _ALIVE).acquire(timeout=0):
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _short_temporary_folder() -> str:

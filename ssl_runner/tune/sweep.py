@@ -46,12 +46,22 @@ def run_sweep(command: Command) -> int:
     sweep, trials = command.sweep, command.sweep.trials()
     results = ResultsFolder(command.results)
     results.check_writable()
+    with results.alone(sweep.name):
+        return _run_alone(command, results, trials, console)
+
+
+def _run_alone(
+    command: Command, results: ResultsFolder, trials: Sequence[TrialConfig], console: Console
+) -> int:
+    """`run_sweep`, where nobody else runs the sweep."""
+    sweep = command.sweep
     statuses = {} if command.fresh else results.statuses(sweep.name)
     kept = {"finished"} if command.retry_failed else {"finished", "failed"}
     pending = [trial for trial in trials if statuses.get(trial.trial_id) not in kept]
     if len(pending) < len(trials):
         skipped = len(trials) - len(pending)
         console.print(f"{skipped} of {len(trials)} trials are in {command.results} already")
+    results.remove_leftovers(sweep.name, statuses)
     if pending:
         _run(command, results, pending, console)
         results.tidy()
@@ -64,6 +74,14 @@ def run_sweep(command: Command) -> int:
         soft_wrap=True,
     )
     statuses = results.statuses(sweep.name)
+    without = sum(trial.trial_id not in statuses for trial in trials)
+    if without:
+        console.print(
+            f"{without} of {len(trials)} trials have no row: it could not be written, or was deleted "
+            "meanwhile. The same command runs them again.",
+            style="red",
+            soft_wrap=True,
+        )
     return int(any(statuses.get(trial.trial_id) != "finished" for trial in trials))
 
 
@@ -86,6 +104,17 @@ def _run(
             results.forget(sweep.name, [trial.trial_id for trial in sweep.trials()])
             for trial in sweep.trials():
                 Checkpoints(results.checkpoints(sweep.name, trial.trial_id)).clear()
+        else:  # what is to be retried has its row until now
+            results.forget(sweep.name, [trial.trial_id for trial in pending])
+        for trial in pending:
+            checkpoints = Checkpoints(results.checkpoints(sweep.name, trial.trial_id))
+            for path in checkpoints.set_aside():
+                console.print(
+                    f"warning: a checkpoint can't be read; the one before it, if any, is used, and it "
+                    f"is set aside as {path}",
+                    style="yellow",
+                    soft_wrap=True,
+                )
         storage = f"{results.location}/ray" if cluster.scratch is None else str(cluster.scratch)
         shared = Shared(
             sweep=sweep.name,
@@ -94,6 +123,7 @@ def _run(
             threads=sweep.threads,
             cpus_per_worker=sweep.cpus_per_worker,
             checkpoint_steps=sweep.checkpoint_steps,
+            time_limit=sweep.time_limit,
             gpus_per_worker=sweep.gpus_per_trial / sweep.trial.num_workers,
             storage=f"{storage}/{sweep.name}",
             git_commit=git_commit(),
@@ -103,7 +133,10 @@ def _run(
         def on_death(config: TrialConfig, error: str) -> str:
             reason = _reason(error)
             setting = shared.setting(config, node="")
-            results.write(*failed_rows(config, setting, reason, datetime.now(UTC)))
+            try:
+                results.write(*failed_rows(config, setting, reason, datetime.now(UTC)))
+            except OSError as written:  # a full disk must not end the other trials
+                reason += f" (and its row could not be written: {written.strerror or written})"
             return reason
 
         with SweepProgress(pending, [work[t.trial_id] for t in pending], console) as progress:

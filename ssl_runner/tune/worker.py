@@ -1,6 +1,7 @@
 """What runs in a trial's process: the trial, and its rows written when it ends."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import ray
@@ -10,7 +11,7 @@ from ray import tune
 from ssl_runner.checkpoint import Checkpoints
 from ssl_runner.config import TrialConfig
 from ssl_runner.results import ResultsFolder
-from ssl_runner.trial import Setting, run_trial
+from ssl_runner.trial import Rows, Setting, failed_rows, run_trial, time_limit
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Shared:
         threads: Threads of each worker.
         cpus_per_worker: CPUs that Ray reserves for each worker.
         checkpoint_steps: Steps between checkpoints within an epoch, or None.
+        time_limit: Seconds that a trial may take, or None.
         gpus_per_worker: GPUs of each worker.
         storage: Folder for Ray's own files.
         git_commit: Commit of the source.
@@ -36,6 +38,7 @@ class Shared:
     threads: int
     cpus_per_worker: float
     checkpoint_steps: int | None
+    time_limit: float | None
     gpus_per_worker: float
     storage: str
     git_commit: str | None
@@ -59,26 +62,41 @@ def train_in_tune(param: dict[str, Any], shared: Shared) -> None:
     config = TrialConfig(**param["trial"])
     node: str = ray.get_runtime_context().get_node_id()[:12]
     setting = shared.setting(config, node)
+    results = ResultsFolder(shared.results)
+    if (row := results.status(shared.sweep, config.trial_id)) is not None:
+        tune.report(row)  # this trial's process died when its row was written
+        return
+    started = datetime.now(UTC)
+
+    def give_up(reason: str) -> None:
+        results.write(*failed_rows(config, setting, reason, started))
+        Checkpoints(setting.checkpoints).clear()
+
+    with time_limit(shared.time_limit, give_up):
+        rows = _train(config, setting, shared)
+    results.write(*rows)
+    Checkpoints(setting.checkpoints).clear()  # only now: until the row is there they are needed
+    tune.report({"status": rows[0]["status"], "error": rows[0].get("error")})
+
+
+def _train(config: TrialConfig, setting: Setting, shared: Shared) -> Rows:
+    """The trial's rows, from this process or from Ray Train's workers."""
     if config.num_workers == 1:
-        rows = run_trial(
+        return run_trial(
             config,
             ray.get(shared.dataset[0]),
             setting,
             tune.report,
             device=torch.device("cuda" if shared.gpus_per_worker else "cpu"),
         )
-    else:
-        from ssl_runner.distributed import run_over_workers  # a second, for those that need it
+    from ssl_runner.distributed import run_over_workers  # a second, for those that need it
 
-        rows = run_over_workers(
-            config,
-            shared.dataset[0],
-            setting,
-            cpus_per_worker=shared.cpus_per_worker,
-            gpus_per_worker=shared.gpus_per_worker,
-            storage=shared.storage,
-            verbose=shared.verbose,
-        )
-    ResultsFolder(shared.results).write(*rows)
-    Checkpoints(setting.checkpoints).clear()  # only now: until the row is there they are needed
-    tune.report({"status": rows[0]["status"], "error": rows[0].get("error")})
+    return run_over_workers(
+        config,
+        shared.dataset[0],
+        setting,
+        cpus_per_worker=shared.cpus_per_worker,
+        gpus_per_worker=shared.gpus_per_worker,
+        storage=shared.storage,
+        verbose=shared.verbose,
+    )

@@ -1,0 +1,361 @@
+"""Death and return: whatever is killed, the same command again ends in the same table."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from experiments.benchmarks.killing import Run, checkpoints, killed_until_done, leftovers, tables
+from ssl_runner.config import MANY, SweepConfig, TrialConfig
+from ssl_runner.results import SCHEMA_VERSION, ResultsFolder
+from ssl_runner.storage import remove_drafts, write_whole
+from ssl_runner.trial import in_words
+from tests.test_results import epoch_rows, trial_row
+
+pytestmark = pytest.mark.usefixtures("fashion_mnist")
+
+# Three trials with one method that keeps a state of its own; a checkpoint every few steps.
+SWEEP = (
+    *("ssl_runner.tune", "--subset", "600", "--label-fractions", "0.2", "--batch-size", "30"),
+    *("--methods", "pass", "freematch", "--epochs", "6", "--patience", "0"),
+    *("--checkpoint-steps", "5", "--precision", "fp32", "--augment", "weak", "--name", "f"),
+)
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A temporary folder with a short name, for Ray's sockets."""
+    folder = Path(f"/tmp/f{os.getpid()}")
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a run that nobody disturbed."""
+    results = tmp_path_factory.mktemp("undisturbed")
+    done = subprocess.run(
+        [sys.executable, "-m", *SWEEP, "--results", str(results)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(tables(results)[0]) == 3
+    return results
+
+
+VICTIMS = {
+    "a trial's process": "ray::ImplicitFunc",
+    "the driver": "ssl_runner.tune",
+    "the raylet": "raylet/raylet",
+    "the GCS": "gcs_server",
+    "the machine": "",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_whatever_dies_the_same_command_ends_in_the_same_table(
+    tmp_path: Path, temporary: Path, undisturbed: Path, victim: str
+) -> None:
+    arguments = (*SWEEP, "--results", str(tmp_path))
+    run = Run(*arguments, temporary=temporary)
+    rows = tmp_path / "trials"
+    run.wait_for(lambda: bool(list(rows.glob("*.parquet")) and checkpoints(tmp_path)))
+    finished = pd.read_parquet(rows).set_index("trial_id")["started_at"]
+    assert run.kill(VICTIMS[victim])
+    if victim != "a trial's process":  # that one is started again by the command itself
+        # Ray's own processes end with their head; the command may wait for them, and is not to.
+        time.sleep(1)
+        run.kill("ssl_runner.tune")
+        assert run.is_gone(60), [process.cmdline() for process in run.processes()]
+    run.end()
+    again = Run(*arguments, temporary=temporary)
+    output = again.end()
+    assert again.process.returncode == 0, output
+    assert tables(tmp_path) == tables(undisturbed)
+    started = pd.read_parquet(rows).set_index("trial_id")["started_at"]
+    assert (started[finished.index] == finished).all()  # what was finished was not run again
+    assert leftovers(tmp_path) == set()
+    assert again.is_gone()
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_twice_stops_at_once(tmp_path: Path, temporary: Path) -> None:
+    arguments = (*SWEEP, "--epochs", "400", "--results", str(tmp_path))
+    run = Run(*arguments, temporary=temporary)
+    run.wait_for(lambda: bool(checkpoints(tmp_path)))
+    run.process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    run.process.send_signal(signal.SIGINT)
+    output = run.end(20)
+    assert run.process.returncode in (130, -signal.SIGINT), output
+    assert "Traceback" not in output
+    assert run.is_gone()
+
+
+TRAIN = (
+    *("ssl_runner.train", "--subset", "300", "--label-fraction", "0.2", "--method", "freematch"),
+    *("--epochs", "4", "--patience", "0", "--batch-size", "30", "--checkpoint-steps", "1"),
+    *("--precision", "fp32", "--name", "t", "--cpus-per-trial", "1"),
+)
+
+
+@pytest.mark.slow
+def test_a_process_killed_at_random_moments(tmp_path: Path, temporary: Path) -> None:
+    """With a checkpoint at every step most of the moments are in the midst of writing one."""
+    whole = Run(*TRAIN, "--results", str(tmp_path / "whole"), temporary=temporary)
+    assert "freematch" in whole.end()
+    results = tmp_path / "cut"
+    arguments = (*TRAIN, "--results", str(results))
+    kills, _ = killed_until_done(arguments, results, temporary, random.Random(0))
+    assert kills >= 3
+    assert tables(results) == tables(tmp_path / "whole")
+    assert leftovers(results) == set()
+
+
+def killed_while_writing(target: Path, content: bytes, after: float) -> None:
+    """A process that writes a file over and over, killed some time after its first one."""
+    code = (
+        "import sys; from pyarrow import fs; from ssl_runner.storage import write_whole\n"
+        "while True: write_whole(fs.LocalFileSystem(), sys.argv[1], open(sys.argv[2], 'rb').read())"
+    )
+    source = target.with_name("source")
+    source.write_bytes(content)
+    writer = subprocess.Popen([sys.executable, "-c", code, str(target), str(source)])
+    while not target.exists():
+        time.sleep(0.01)
+    time.sleep(after)
+    writer.kill()
+    writer.wait()
+    source.unlink()
+
+
+def test_a_killed_writer_leaves_no_half_file_and_its_drafts_are_removed(tmp_path: Path) -> None:
+    content = random.Random(0).randbytes(4 << 20)
+    drafts = 0
+    for i in range(6):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        killed_while_writing(folder / "file", content, 0.002 * i)
+        assert (folder / "file").read_bytes() == content
+        drafts += len(list(folder.glob(".*.draft")))
+        remove_drafts(pa.fs.LocalFileSystem(), str(folder))
+        assert [path.name for path in folder.iterdir()] == ["file"]
+    assert drafts > 0  # some were caught in the midst of it
+
+
+def test_a_living_writer_s_draft_stays(tmp_path: Path) -> None:
+    local = pa.fs.LocalFileSystem()
+    write_whole(local, str(tmp_path / "file"), b"x")
+    name = f".{os.uname().nodename}-{os.getpid()}-0.draft"
+    for draft in (name, ".another-host-1-0.draft", f".{os.uname().nodename}-word-0.draft"):
+        (tmp_path / draft).touch()
+    remove_drafts(local, str(tmp_path))
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+# ---- what is said of trials that fail ----
+
+
+@pytest.mark.slow
+def test_a_trial_that_hangs_is_given_up_and_the_others_go_on(tmp_path: Path, temporary: Path) -> None:
+    arguments = (
+        *("ssl_runner.tune", "--subset", "600", "--configs", "full", "--epochs", "1", "--name", "h"),
+        *("--models", "tests.models:Hanging", "CNN", "--time-limit", "20", "--results", str(tmp_path)),
+    )
+    run = Run(*arguments, temporary=temporary)
+    output = run.end()
+    assert run.process.returncode == 1, output
+    trials = pd.read_parquet(tmp_path / "trials").set_index("model")
+    assert trials["status"].to_dict() == {"tests.models:Hanging": "failed", "CNN": "finished"}
+    reason = "it took longer than its time_limit of 20 seconds"
+    assert trials["error"]["tests.models:Hanging"] == reason
+    assert re.search(rf"failed: \w+ \(tests.models:Hanging .*\): {reason}", output)
+    assert leftovers(tmp_path) == set()
+    again = Run(*arguments, "--dry-run", temporary=temporary)
+    again.end()
+    assert run.is_gone()
+
+
+def test_running_out_of_memory_is_said_in_words() -> None:
+    with pytest.raises(RuntimeError) as allocated:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    for error in (allocated.value, MemoryError()):
+        assert in_words(error).startswith("out of memory (")
+        assert in_words(error).endswith("Try a smaller batch_size, or fewer trials at a time.")
+    assert in_words(KeyError("x\ny")) == r"KeyError: 'x\ny'"
+    assert in_words(RuntimeError("one\ntwo")) == "RuntimeError: one"
+
+
+# ---- folders ----
+
+
+@pytest.mark.slow
+def test_two_sweeps_of_one_name_do_not_run_at_once_and_two_names_do(
+    tmp_path: Path, temporary: Path, undisturbed: Path
+) -> None:
+    arguments = (*SWEEP, "--results", str(tmp_path))
+    first = Run(*arguments, temporary=temporary)
+    first.wait_for(lambda: bool(list(tmp_path.glob(".f.lock"))))
+    second = Run(*arguments, temporary=temporary)
+    other = Run(*arguments, "--name", "g", "--methods", "pass", temporary=temporary)
+    assert second.end().strip().splitlines()[-1] == (
+        f"error: --name must be of a sweep that no other process runs in {tmp_path}, got 'f'. Wait for "
+        "the other one, or give this one a name or a folder of its own."
+    )
+    assert second.process.returncode == 2
+    outputs = first.end(), other.end()
+    assert (first.process.returncode, other.process.returncode) == (0, 0), outputs
+    trials = pd.read_parquet(tmp_path / "trials")
+    assert trials["sweep"].value_counts().to_dict() == {"f": 3, "g": 2}
+    assert leftovers(tmp_path) == set()
+    for path in (*tmp_path.glob("*/g--*"),):
+        path.unlink()
+    assert tables(tmp_path) == tables(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_full_disk(tmp_path: Path, temporary: Path, undisturbed: Path) -> None:
+    """A disk of 1 MB takes no checkpoint; with room again the same command goes on."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root can make a small disk")
+    try:
+        arguments = (*SWEEP, "--results", str(disk))
+        run = Run(*arguments, temporary=temporary)
+        output = run.end()
+        assert run.process.returncode == 1, output
+        assert "No space left on device" in output
+        assert "Traceback" not in output
+        subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
+        again = Run(*arguments, "--retry-failed", temporary=temporary)
+        output = again.end()
+        assert again.process.returncode == 0, output
+        assert tables(disk) == tables(undisturbed)
+        assert leftovers(disk) == set()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.slow
+def test_a_results_folder_that_is_deleted_meanwhile(
+    tmp_path: Path, temporary: Path, undisturbed: Path
+) -> None:
+    results = tmp_path / "results"
+    arguments = (*SWEEP, "--results", str(results))
+    run = Run(*arguments, temporary=temporary)
+    run.wait_for(lambda: bool(list(results.glob("trials/*.parquet"))))
+    shutil.rmtree(results, ignore_errors=True)
+    output = run.end()
+    assert run.process.returncode == 1
+    assert "have no row: it could not be written, or was deleted meanwhile" in " ".join(output.split())
+    assert "Traceback" not in output
+    again = Run(*arguments, temporary=temporary)
+    output = again.end()
+    assert again.process.returncode == 0, output
+    assert tables(results) == tables(undisturbed)
+
+
+def test_what_was_left_of_killed_commands_is_removed(tmp_path: Path) -> None:
+    results = ResultsFolder(str(tmp_path))
+    for trial_id in ("0123456789", "abcdef0123"):
+        (tmp_path / "checkpoints" / f"s--{trial_id}").mkdir(parents=True)
+    results.remove_leftovers("s", {"0123456789": "finished"})
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["s--abcdef0123"]
+    results.remove_leftovers("other", {"abcdef0123": "finished"})
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["s--abcdef0123"]
+
+
+# ---- files ----
+
+
+def test_rows_of_version_1_are_read_and_those_of_a_later_one_refused(tmp_path: Path) -> None:
+    results = ResultsFolder(str(tmp_path))
+    config = TrialConfig()
+    results.write(trial_row(config), epoch_rows(2))
+    (path,) = tmp_path.glob("trials/*.parquet")
+    table = pq.read_table(path)
+    older = table.drop_columns(["ema", "mu", "student_test_loss", "keep"])
+    place = older.schema.get_field_index("schema_version")
+    pq.write_table(older.set_column(place, "schema_version", pa.array([1])), path)
+    (row,) = results.trials().to_dict("records")
+    assert (row["schema_version"], row["test_accuracy"]) == (1, 0.7)
+    assert pd.isna(row["ema"])
+    assert results.statuses("s") == {config.trial_id: "finished"}
+    later = table.set_column(place, "schema_version", pa.array([SCHEMA_VERSION + 1]))
+    pq.write_table(later, path)
+    with pytest.raises(ValueError, match=f"must be of version {SCHEMA_VERSION} or older, got 3. Read"):
+        results.trials()
+
+
+def refusal(work: Callable[[], object]) -> str:
+    """What a ValueError says, if there is one; any other error goes on."""
+    try:
+        work()
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+@given(content=st.binary(max_size=200), cut=st.integers(0, 5000), flipped=st.integers(0, 5000))
+@settings(max_examples=50)
+def test_foreign_and_damaged_files_are_named_and_nothing_else_happens(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, cut: int, flipped: int
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    results = ResultsFolder(str(folder))
+    results.write(trial_row(TrialConfig()), [])
+    (path,) = folder.glob("trials/*.parquet")
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[flipped % len(whole)] ^= 0xFF
+    for made in (content, whole[: cut % len(whole)], bytes(damaged)):
+        path.write_bytes(made)
+        for read in (lambda: results.statuses("s"), results.trials):
+            said = refusal(read)
+            assert "\n" not in said
+            assert not said or str(path) in said or "or older, got" in said
+        assert path.read_bytes() == made
+    shutil.rmtree(folder)
+
+
+# ---- very many trials ----
+
+
+def test_a_million_trials_are_asked_about_before_they_start(tmp_path: Path) -> None:
+    seeds = [str(seed) for seed in range(1000)]
+    splits = [str(seed) for seed in range(1000)]
+    arguments = ("--seeds", *seeds, "--split-seeds", *splits, "--configs", "partial")
+    command = [sys.executable, "-m", "ssl_runner.tune", *arguments, "--results", str(tmp_path / "r")]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: a sweep must have 10,000 trials at the most unless told, got 5,000,000. Shorten its "
+        "lists, or add --yes.\n"
+    )
+    assert not (tmp_path / "r").exists()
+    listed = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, timeout=60)
+    assert listed.stdout == "5,000,000 combinations: too many to list\n"
+
+
+def test_the_size_of_a_sweep_is_that_of_its_lists() -> None:
+    sweep = SweepConfig(seeds=(0, 1), methods=("pass", "fixmatch"), models=("CNN", "AdaptiveCNN"))
+    assert sweep.size == 2 * 2 * 2 * 6 >= len(sweep.trials())
+    assert SweepConfig(seeds=tuple(range(MANY))).size > MANY
