@@ -11,7 +11,8 @@ from rich.console import Console
 
 from ssl_runner.command import run_main
 from ssl_runner.config import TrialConfig
-from ssl_runner.report import main, print_comparison
+from ssl_runner.report.__main__ import main
+from ssl_runner.report.terminal import print_comparison
 from ssl_runner.results import ResultsFolder
 from tests.test_results import epoch_rows, failed_row, frame_of, trial_row
 
@@ -54,14 +55,14 @@ def words(output: str, beginning: str) -> list[str]:
 
 
 def test_over_a_pipe_it_holds_the_numbers(results: ResultsFolder) -> None:
-    done = report(results.root, "--name", "s")
+    done = report(results.root, "--sweep", "s")
     assert (done.returncode, done.stderr) == (0, "")
     assert "s: how far do the labels go?" in done.stdout
     assert "Validation on: test." in " ".join(done.stdout.split())
     # model, config, fraction, method, labels; train loss and acc, val loss and acc, test acc; ...
     # The differences are -5 and -7 points; Student's t with one degree of freedom is wide.
     losses = "0.250 ± 0.000 90.00 ± 0.00 0.500 ± 0.000 80.00 ± 0.00"
-    full = f"CNN full 1 pass 60,000 {losses} 92.00 ± 1.41 – 94 12.0 2"
+    full = f"CNN full 1 pass 60,000 {losses} 92.00 ± 1.41* – 94 12.0 2"
     tenth = f"CNN partial 0.1 pass 6,000 {losses} 86.00 ± 0.00 -6.00 (-18.71 to +6.71) 94 12.0 2"
     assert words(done.stdout, "CNN full") == full.split()
     assert words(done.stdout, "CNN partial") == tenth.split()
@@ -143,7 +144,7 @@ def test_validation_images_of_both_kinds_are_named() -> None:
 
 
 def test_a_picture_holds_what_was_printed(results: ResultsFolder, tmp_path: Path) -> None:
-    done = report(results.root, "--name", "s", "--svg", str(tmp_path / "picture.svg"))
+    done = report(results.root, "--sweep", "s", "--svg", str(tmp_path / "picture.svg"))
     assert done.returncode == 0
     picture = (tmp_path / "picture.svg").read_text().replace("&#160;", " ")
     assert picture.startswith("<svg")
@@ -164,16 +165,16 @@ def test_a_picture_holds_what_was_printed(results: ResultsFolder, tmp_path: Path
         (("{folder}",), "there must be a finished trial to compare, got none in '{folder}'. Run "),
         (("{folder}/a_file",), "there must be a finished trial to compare, got none in '{folder}/a_f"),
         (
-            ("{folder}/results", "--name", "s-"),
+            ("{folder}/results", "--sweep", "s-"),
             "there must be a finished trial to compare, got none in '{folder}/results' of sweep 's-'.",
         ),
         (("ftp://x/y",), "the location must be a folder or a URI such as s3://bucket/results, got "),
-        (("--nmae", "s"), "unknown flag '--nmae'. Did you mean --name?"),
+        (("--swep", "s"), "unknown flag '--swep'. Did you mean --sweep?"),
         (("a", "b"), "unknown argument 'b'. See --help."),
-        (("--name",), "argument --name: expected one argument. See --help."),
+        (("--sweep",), "argument --sweep: expected one argument. See --help."),
         (
             ("{folder}/results", "--svg", "{folder}/no/x.svg"),
-            "--svg must be a file that can be written, got '{folder}/no/x.svg' (No such file or "
+            "--svg must be a place that can be written, got '{folder}/no/x.svg' (No such file or "
             "directory). Choose another.",
         ),
         (

@@ -12,7 +12,7 @@ from ssl_runner.checkpoint import Checkpoints
 from ssl_runner.command import Command, parse, run_main
 from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import load_dataset
-from ssl_runner.report import print_comparison, wide_console
+from ssl_runner.report.terminal import print_comparison, wide_console
 from ssl_runner.results import ResultsFolder
 from ssl_runner.trial import Setting, failed_rows, git_commit, run_trial, time_limit
 

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from ssl_runner.command import Command, parse, run_main
 from ssl_runner.config import MANY
-from ssl_runner.report import wide_console
+from ssl_runner.report.terminal import wide_console
 from ssl_runner.tune.environment import set_environment
 
 

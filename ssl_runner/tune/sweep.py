@@ -17,9 +17,10 @@ from ssl_runner.datasets import ImageDataset, load_dataset
 from ssl_runner.methods import build_method
 from ssl_runner.models import build_model
 from ssl_runner.progress import ProgressCallback, SweepProgress, images_worked
-from ssl_runner.report import print_comparison, wide_console
+from ssl_runner.report.page import render_page
+from ssl_runner.report.terminal import print_comparison, wide_console
 from ssl_runner.results import ResultsFolder
-from ssl_runner.storage import is_local
+from ssl_runner.storage import is_local, write_whole
 from ssl_runner.train import prepare
 from ssl_runner.trial import failed_rows, git_commit
 from ssl_runner.tune.cluster import Cluster, check_fits, check_shared, ray_cluster, this_machine
@@ -67,9 +68,15 @@ def _run_alone(
         results.tidy()
     rows = results.trials(sweep.name)
     print_comparison(rows[rows["trial_id"].isin([trial.trial_id for trial in trials])], console)
+    page = f"{results.root}/{sweep.name}.html"
+    try:
+        html = render_page(rows, results.epochs(sweep.name), sweep.name)
+        write_whole(results.filesystem, page, html.encode())
+    except OSError as error:
+        console.print(f"the page could not be written: {error.strerror or error}", style="red")
     console.print(
         f"rows: {results.location}/trials   epochs: {results.location}/epochs   "
-        f"(pandas.read_parquet reads them)",
+        f"(pandas.read_parquet reads them)   page: {results.location}/{sweep.name}.html",
         highlight=False,
         soft_wrap=True,
     )

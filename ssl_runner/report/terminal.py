@@ -1,16 +1,13 @@
-"""The comparison as people read it. `python -m ssl_runner.report results` prints it."""
+"""The comparison on a terminal, over a pipe, and as CSV or Markdown."""
 
 import math
-import sys
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
+from rich.box import MARKDOWN, SIMPLE_HEAD, Box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-from ssl_runner.command import Parser, run_main
 
 # pandas takes half a second to import, which --help and a refused flag can do without.
 if TYPE_CHECKING:
@@ -43,11 +40,19 @@ def _key(value: object) -> Text:
     return Text(str(value))
 
 
-def comparison_table(trials: "pd.DataFrame") -> Table:
-    """`results.compare` as a table for the terminal.
+def _star(compared: "pd.DataFrame", row: Mapping[Hashable, Any], name: str) -> str:
+    """A mark for the best of several rows: the lowest loss, the highest accuracy."""
+    means = compared[f"{name}_mean"]
+    best = means.min() if name.endswith("loss") else means.max()
+    return "*" if means.nunique() > 1 and row[f"{name}_mean"] == best else ""
+
+
+def comparison_table(trials: "pd.DataFrame", box: Box = SIMPLE_HEAD) -> Table:
+    """`results.compare` as a table for the terminal, the best of each column marked with a star.
 
     Args:
         trials: Rows as in `results/trials`.
+        box: Its lines.
     """
     from ssl_runner.results import compare
 
@@ -59,7 +64,7 @@ def comparison_table(trials: "pd.DataFrame") -> Table:
             f"Accuracies in %, losses in nats, mean ± standard deviation over n trials; differences in "
             f"points, paired by seed, with their 95 % interval. Validation on: {validation}."
         ),
-        box=SIMPLE_HEAD,
+        box=box,
         show_edge=False,
         pad_edge=False,
         padding=(0, 1, 0, 0),
@@ -79,7 +84,7 @@ def comparison_table(trials: "pd.DataFrame") -> Table:
         table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
     for row in compared.to_dict("records"):
         figures = [
-            _cell(row[f"{name}_mean"], row[f"{name}_spread"], percent)
+            _cell(row[f"{name}_mean"], row[f"{name}_spread"], percent) + _star(compared, row, name)
             for name, percent in (
                 ("train_loss", False),
                 ("train_accuracy", True),
@@ -98,6 +103,22 @@ def comparison_table(trials: "pd.DataFrame") -> Table:
             str(row["n"]),
         )
     return table
+
+
+def print_as(form: str, trials: "pd.DataFrame", console: Console) -> None:
+    """Print the comparison as a `table`, as `markdown`, or as `csv` with every figure unrounded."""
+    if form == "csv":
+        from ssl_runner.results import compare
+
+        console.file.write(compare(trials).to_csv(index=False))
+    elif form == "markdown":
+        table = comparison_table(trials, MARKDOWN)
+        table.title = table.caption = None
+        for column in table.columns:  # a line break would end the row
+            column.header = str(column.header).replace("\n", " ")
+        _print_whole(table, console)
+    else:
+        print_comparison(trials, console)
 
 
 def print_comparison(trials: "pd.DataFrame", console: Console) -> None:
@@ -130,35 +151,3 @@ def wide_console(*, record: bool = False) -> Console:
     """A console that does not fold a table when its output goes to a file or a pipe."""
     console = Console(record=record)
     return console if console.is_terminal else Console(record=record, width=145)
-
-
-def main() -> int:
-    """Print the comparison of a results folder."""
-    parser = Parser(allow_abbrev=False, prog="python -m ssl_runner.report", description=main.__doc__)
-    parser.add_argument("results", nargs="?", default="results", help="folder or URI of the results")
-    parser.add_argument("--name", help="the sweep; without it all of them")
-    parser.add_argument("--svg", help="write what is printed to this file too, as a picture")
-    options = parser.parse_known(sys.argv[1:])
-    from ssl_runner.results import ResultsFolder
-
-    trials = ResultsFolder(options.results).trials(options.name)
-    if trials.empty:
-        raise ValueError(
-            f"there must be a finished trial to compare, got none in {options.results!r}"
-            f"{f' of sweep {options.name!r}' if options.name else ''}. Run ssl_runner.tune first."
-        )
-    console = wide_console(record=options.svg is not None)
-    print_comparison(trials, console)
-    if options.svg:
-        try:
-            console.save_svg(options.svg, title="python -m ssl_runner.report")
-        except OSError as error:
-            raise ValueError(
-                f"--svg must be a file that can be written, got {options.svg!r} ({error.strerror}). "
-                "Choose another."
-            ) from None
-    return 0
-
-
-if __name__ == "__main__":
-    run_main(main)

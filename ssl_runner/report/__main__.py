@@ -1,0 +1,58 @@
+"""The command that compares the trials of a results folder."""
+
+import sys
+from pathlib import Path
+
+from ssl_runner.command import Parser, run_main
+from ssl_runner.report.terminal import print_as, wide_console
+
+
+def main() -> int:
+    """Compare the trials of a results folder: printed, as a page, as pictures."""
+    parser = Parser(allow_abbrev=False, prog="python -m ssl_runner.report", description=main.__doc__)
+    parser.add_argument("results", nargs="?", default="results", help="folder or URI of the results")
+    parser.add_argument("--sweep", help="the sweep; without it all of them")
+    parser.add_argument(
+        "--format", default="table", choices=("table", "csv", "markdown"), help="how it is printed"
+    )
+    parser.add_argument("--page", type=Path, help="write the page to this HTML file")
+    parser.add_argument("--figures", type=Path, help="write every chart to this folder, SVG and PNG")
+    parser.add_argument("--svg", type=Path, help="write what is printed to this file too, as a picture")
+    options = parser.parse_known(sys.argv[1:])
+    from ssl_runner.results import ResultsFolder
+
+    results = ResultsFolder(options.results)
+    trials = results.trials(options.sweep)
+    if trials.empty:
+        raise ValueError(
+            f"there must be a finished trial to compare, got none in {options.results!r}"
+            f"{f' of sweep {options.sweep!r}' if options.sweep else ''}. Run ssl_runner.tune first."
+        )
+    console = wide_console(record=options.svg is not None)
+    print_as(options.format, trials, console)
+    try:
+        if options.svg:
+            flag = "--svg"
+            console.save_svg(str(options.svg), title="python -m ssl_runner.report")
+        if options.page or options.figures:
+            from ssl_runner.report.page import render_page, save_figures
+
+            epochs = results.epochs(options.sweep)
+            if options.page:
+                flag = "--page"
+                title = options.sweep or ", ".join(sorted(set(trials["sweep"])))
+                options.page.write_text(render_page(trials, epochs, title), encoding="utf-8")
+            if options.figures:
+                flag = "--figures"
+                save_figures(trials, epochs, options.figures)
+    except OSError as error:
+        place = getattr(options, flag.removeprefix("--"))
+        raise ValueError(
+            f"{flag} must be a place that can be written, got {str(place)!r} ({error.strerror}). "
+            "Choose another."
+        ) from None
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,201 @@
+"""The comparison as charts: data frames in, Vega-Lite out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from ssl_runner.results import EPOCHS
+
+# Okabe and Ito's colours, told apart by colour-blind readers too, without their black and their
+# yellow, which vanish on a dark or a light page; more configurations get dashes besides.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
+DASHES = ((1, 0), (6, 3), (2, 2), (8, 2, 2, 2))
+
+MOST_CURVES = len(COLOURS) * len(DASHES)
+"""Configurations that learning curves are drawn of, at the most."""
+
+# What is drawn over the epochs, if it is there: column, title, and whether it is a share.
+_CURVES = (
+    ("train_loss", "Training loss", False),
+    ("validation_loss", "Validation loss", False),
+    ("train_accuracy", "Training accuracy", True),
+    ("validation_accuracy", "Validation accuracy", True),
+    ("unlabeled_loss", "Unlabeled loss", False),
+    ("confidence", "Confidence of the targets", True),
+    ("accepted_share", "Share of pseudo-labels accepted", True),
+    ("pseudo_accuracy", "Accuracy of the accepted", True),
+)
+
+_WIDTH, _HEIGHT = 380, 240
+
+Spec = dict[str, Any]
+"""A chart in Vega-Lite's own form."""
+
+
+def _colours(
+    configurations: Sequence[str], legend: alt.Legend | None = None
+) -> tuple[alt.Color, alt.StrokeDash]:
+    """A colour and a dash for each configuration, the same in every chart."""
+    names = list(configurations)
+    colours = [COLOURS[i % len(COLOURS)] for i in range(len(names))]
+    dashes = [list(DASHES[i // len(COLOURS) % len(DASHES)]) for i in range(len(names))]
+    return (
+        alt.Color("configuration:N", scale=alt.Scale(domain=names, range=colours), legend=legend),
+        alt.StrokeDash("configuration:N", scale=alt.Scale(domain=names, range=dashes), legend=legend),
+    )
+
+
+def _spec(chart: alt.LayerChart | alt.FacetChart) -> Spec:
+    """A chart as Vega-Lite, its text in the page's own colour: a dark page needs no second chart."""
+    spec: Spec = chart.to_dict()
+    text = {"labelColor": "currentColor", "titleColor": "currentColor"}
+    spec["config"] = {
+        "background": "transparent",
+        "font": "system-ui, sans-serif",
+        "axis": text | {"gridColor": "#8883", "domainColor": "#8886", "tickColor": "#8886"},
+        "legend": text,
+        "title": {"color": "currentColor", "anchor": "start", "fontSize": 14},
+        "view": {"stroke": "#8886"},
+    }
+    return spec
+
+
+def learning_curves(epochs: pd.DataFrame, configurations: Sequence[str]) -> dict[str, Spec]:
+    """Each figure over the epochs: a line per configuration, a band of ± a standard deviation.
+
+    Args:
+        epochs: Rows as in `results/epochs`, with a column `configuration`.
+        configurations: Those to be drawn, in their order.
+
+    Returns:
+        A chart for each column that holds something; its parameter `shown` lists what it shows.
+    """
+    charts = {}
+    for column, title, is_share in _CURVES:
+        assert column in EPOCHS.names
+        rows = epochs[epochs["configuration"].isin(configurations)].dropna(subset=column)
+        if rows.empty:
+            continue
+        means = rows.groupby(["configuration", "epoch"])[column].agg(["mean", "std", "count"])
+        means = means.reset_index().rename(columns={"count": "n"})
+        spread = means["std"].fillna(0.0)
+        means = means.assign(low=means["mean"] - spread, high=means["mean"] + spread)
+        colour, dash = _colours(configurations)
+        shown = alt.param(name="shown", value=list(configurations))
+        base = (
+            alt.Chart(means.round(5), title=title)
+            .transform_filter("indexof(shown, datum.configuration) >= 0")
+            .encode(x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1)), color=colour)
+        )
+        form = ".1%" if is_share else ".3f"
+        scale = alt.Scale(zero=False)
+        axis = alt.Axis(format="%" if is_share else "")
+        band = base.mark_area(opacity=0.18).encode(
+            y=alt.Y("low:Q", title=None, scale=scale, axis=axis), y2="high:Q"
+        )
+        line = base.mark_line(point=alt.OverlayMarkDef(size=18)).encode(
+            y=alt.Y("mean:Q", title=None, scale=scale, axis=axis),
+            strokeDash=dash,
+            tooltip=[
+                "configuration:N",
+                "epoch:Q",
+                alt.Tooltip("mean:Q", format=form),
+                alt.Tooltip("std:Q", format=form, title="standard deviation"),
+                "n:Q",
+            ],
+        )
+        layers = alt.layer(band, line).add_params(shown)
+        charts[column] = _spec(layers.properties(width=_WIDTH, height=_HEIGHT))
+    return charts
+
+
+def label_chart(curve: pd.DataFrame) -> Spec:
+    """Test accuracy against labeled images on a log axis, with ± a standard deviation.
+
+    Args:
+        curve: From `results.label_curve`.
+    """
+    several = curve["model"].nunique() > 1
+    names = curve["model"] + " " + curve["method"] if several else curve["method"]
+    spread = curve["test_accuracy_spread"].fillna(0.0)
+    mean = curve["test_accuracy_mean"]
+    points = curve.assign(configuration=names, low=mean - spread, high=mean + spread)
+    legend = alt.Legend(title=None, orient="bottom", columns=3, labelLimit=300)
+    colour, dash = _colours(list(dict.fromkeys(names)), legend)
+    base = alt.Chart(points.round(6), title="Test accuracy by labeled images").encode(
+        x=alt.X("labeled_images:Q", scale=alt.Scale(type="log", nice=False), title="labeled images"),
+        color=colour,
+    )
+    y = alt.Y(
+        "test_accuracy_mean:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(format="%")
+    )
+    line = base.mark_line(point=alt.OverlayMarkDef(size=40)).encode(
+        y=y,
+        strokeDash=dash,
+        tooltip=[
+            alt.Tooltip("configuration:N", title="method"),
+            alt.Tooltip("labeled_images:Q", format=","),
+            alt.Tooltip("test_accuracy_mean:Q", format=".2%", title="mean"),
+            alt.Tooltip("test_accuracy_spread:Q", format=".2%", title="standard deviation"),
+            "n:Q",
+        ],
+    )
+    bars = base.mark_rule().encode(y=alt.Y("low:Q", title=None), y2="high:Q")
+    layers = [bars, line]
+    full = curve[curve["labeled_images"] == curve["labeled_images"].max()]
+    rule = pd.DataFrame({"full": [float(full["test_accuracy_mean"].max())]})
+    layers.append(
+        alt.Chart(rule).mark_rule(strokeDash=[2, 4], color="#888").encode(y=alt.Y("full:Q", title=None))
+    )
+    return _spec(alt.layer(*layers).properties(width=2 * _WIDTH, height=300))
+
+
+def _heat_map(rows: pd.DataFrame, x: str, y: str, value: str, title: str, form: str) -> Spec:
+    """A number in each cell, on a colour that says the same."""
+    columns, lines = list(dict.fromkeys(rows[x])), list(dict.fromkeys(rows[y]))
+    base = alt.Chart(rows, title=title).encode(
+        x=alt.X(f"{x}:N", sort=columns, title=x.replace("_", " "), axis=alt.Axis(labelAngle=-40)),
+        y=alt.Y(f"{y}:N", sort=lines, title=None, axis=alt.Axis(labelLimit=260)),
+    )
+    cells = base.mark_rect().encode(
+        color=alt.Color(f"{value}:Q", scale=alt.Scale(scheme="viridis"), legend=None),
+        tooltip=[f"{y}:N", f"{x}:N", alt.Tooltip(f"{value}:Q", format=form)],
+    )
+    middle = (rows[value].max() + rows[value].min()) / 2
+    numbers = base.mark_text(fontSize=10).encode(
+        text=alt.Text(f"{value}:Q", format=form),
+        color=alt.condition(f"datum.{value} > {middle}", alt.value("#000"), alt.value("#fff")),
+    )
+    layers = alt.layer(cells, numbers)
+    width, height = 52 * len(columns), 26 * len(lines)
+    return _spec(layers.properties(width=width, height=height))
+
+
+def class_chart(done: pd.DataFrame, configurations: Sequence[str]) -> Spec:
+    """Test accuracy of each class, averaged over the trials of each configuration.
+
+    Args:
+        done: Finished rows as in `results/trials`, of one data set, with `configuration`.
+    """
+    rows = []
+    for name in configurations:
+        of_one = done[done["configuration"] == name]
+        each = pd.DataFrame(of_one["test_accuracy_per_class"].tolist()).mean()
+        for label, share in zip(of_one["class_names"].iloc[0], each, strict=True):
+            rows.append({"configuration": name, "class": label, "accuracy": round(100 * share, 2)})
+    title = "Test accuracy by class, in %"
+    return _heat_map(pd.DataFrame(rows), "class", "configuration", "accuracy", title, ".1f")
+
+
+def confusion_chart(best: pd.Series) -> Spec:
+    """The confusion matrix of a trial: test images, true class by predicted class."""
+    names = list(best["class_names"])
+    rows = [
+        {"true_class": names[i], "predicted_class": names[j], "images": int(count)}
+        for i, line in enumerate(best["confusion"])
+        for j, count in enumerate(line)
+    ]
+    title = f"Confusions of {best['configuration']}, seed {best['seed']} (rows: true classes)"
+    return _heat_map(pd.DataFrame(rows), "predicted_class", "true_class", "images", title, ",")
