@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from ssl_runner.command import Parser, run_main
-from ssl_runner.report.terminal import print_as, wide_console
+from ssl_runner.report.terminal import print_as, print_extrapolation, wide_console
 
 
 def main() -> int:
@@ -15,6 +15,11 @@ def main() -> int:
     parser.add_argument(
         "--format", default="table", choices=("table", "csv", "markdown"), help="how it is printed"
     )
+    parser.add_argument(
+        "--target", type=float, help="extrapolate: labels needed for this test accuracy, such as 0.90"
+    )
+    parser.add_argument("--labels", type=int, help="extrapolate: test accuracy at so many labels")
+    parser.add_argument("--method", default="pass", help="whose label curve is extrapolated")
     parser.add_argument("--page", type=Path, help="write the page to this HTML file")
     parser.add_argument("--figures", type=Path, help="write every chart to this folder, SVG and PNG")
     parser.add_argument("--svg", type=Path, help="write what is printed to this file too, as a picture")
@@ -30,6 +35,8 @@ def main() -> int:
         )
     console = wide_console(record=options.svg is not None)
     print_as(options.format, trials, console)
+    if options.target is not None or options.labels is not None:
+        print_extrapolation(trials, options.method, options.target, options.labels, console)
     try:
         if options.svg:
             flag = "--svg"

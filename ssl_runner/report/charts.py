@@ -83,20 +83,23 @@ def learning_curves(epochs: pd.DataFrame, configurations: Sequence[str]) -> dict
         spread = means["std"].fillna(0.0)
         means = means.assign(low=means["mean"] - spread, high=means["mean"] + spread)
         colour, dash = _colours(configurations)
+        last = int(means["epoch"].max())
+        ticks = list(range(1, last + 1, -(-last // 10)))
+        axis = alt.Axis(values=ticks, format="d")
         shown = alt.param(name="shown", value=list(configurations))
         base = (
             alt.Chart(means.round(5), title=title)
             .transform_filter("indexof(shown, datum.configuration) >= 0")
-            .encode(x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1)), color=colour)
+            .encode(x=alt.X("epoch:Q", title="epoch", axis=axis), color=colour)
         )
         form = ".1%" if is_share else ".3f"
         scale = alt.Scale(zero=False)
-        axis = alt.Axis(format="%" if is_share else "")
+        levels = alt.Axis(format="%" if is_share else "")
         band = base.mark_area(opacity=0.18).encode(
-            y=alt.Y("low:Q", title=None, scale=scale, axis=axis), y2="high:Q"
+            y=alt.Y("low:Q", title=None, scale=scale, axis=levels), y2="high:Q"
         )
         line = base.mark_line(point=alt.OverlayMarkDef(size=18)).encode(
-            y=alt.Y("mean:Q", title=None, scale=scale, axis=axis),
+            y=alt.Y("mean:Q", title=None, scale=scale, axis=levels),
             strokeDash=dash,
             tooltip=[
                 "configuration:N",

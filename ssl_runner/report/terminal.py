@@ -136,6 +136,44 @@ def print_comparison(trials: "pd.DataFrame", console: Console) -> None:
         )
 
 
+def print_extrapolation(
+    trials: "pd.DataFrame", method: str, target: float | None, labels: int | None, console: Console
+) -> None:
+    """Print what the label curve says of a target accuracy, or of a number of labels.
+
+    Raises:
+        ValueError: If the trials cannot carry it.
+    """
+    from ssl_runner.results import LabelCurve
+
+    if labels is not None and labels < 1:
+        raise ValueError(f"--labels must be at least 1, got {labels}. Try 10000.")
+    curve = LabelCurve.fit(trials, method)
+    among = f"fitted on {curve.labels[0]:,} to {curve.labels[-1]:,} labels"
+    a, b, c = curve.best
+    console.print(
+        f"extrapolation, {among}: accuracy = {a:.4f} - {b:.4f} * (labels / 1000) ** -{c:.3f}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if labels is not None:
+        found = curve.accuracy(labels)
+        console.print(
+            f"at {labels:,} labels: {found.value:.2%} (95 % interval {found.low:.2%} to "
+            f"{found.high:.2%}): an extrapolation, not a measurement",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if target is not None:
+        found = curve.labels_needed(target)
+        console.print(
+            f"for {target:.2%}: {found.value:,.0f} labels (95 % interval {found.low:,.0f} to "
+            f"{found.high:,.0f}): an extrapolation, not a measurement",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
 def _print_whole(table: Table, console: Console) -> None:
     """Print a table with all its figures; a terminal that is too narrow folds the lines itself."""
     width = console.width

@@ -1,6 +1,7 @@
 """The Parquet tables: what they hold, how they are written and read, and how their trials compare."""
 
 from ssl_runner.results.compare import compare, label_curve
+from ssl_runner.results.extrapolate import LabelCurve
 from ssl_runner.results.folder import ResultsFolder, load_epochs, load_trials
 from ssl_runner.results.schema import EPOCHS, SCHEMA_VERSION, TRIALS, settings_columns
 
@@ -8,6 +9,7 @@ __all__ = [
     "EPOCHS",
     "SCHEMA_VERSION",
     "TRIALS",
+    "LabelCurve",
     "ResultsFolder",
     "compare",
     "label_curve",

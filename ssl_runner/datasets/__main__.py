@@ -1,0 +1,67 @@
+"""What a data set is: its figures, and a picture of some of its images."""
+
+import sys
+from pathlib import Path
+
+from ssl_runner.command import Parser, run_main
+
+GRID = 3
+"""Rows and columns of the picture."""
+
+
+def main() -> int:
+    """Say what a data set is, and save a grid of random training images with their class names."""
+    parser = Parser(allow_abbrev=False, prog="python -m ssl_runner.datasets", description=main.__doc__)
+    parser.add_argument(
+        "dataset", nargs="?", default="fashion_mnist", help="a name, or an import path module:function"
+    )
+    parser.add_argument("--data-dir", type=Path, help="folder of its files (or SSL_RUNNER_DATA)")
+    parser.add_argument("--seed", type=int, default=0, help="drives which images are drawn")
+    parser.add_argument(
+        "--label-fraction", type=float, default=0.1, help="show how many keep their label under it"
+    )
+    parser.add_argument("--picture", type=Path, default=Path("images.png"), help="where to save it")
+    options = parser.parse_known(sys.argv[1:])
+    import numpy as np
+    from rich.table import Table
+
+    from ssl_runner.config import TrialConfig
+    from ssl_runner.datasets import load_dataset
+    from ssl_runner.datasets.picture import draw_grid
+    from ssl_runner.report.terminal import wide_console
+    from ssl_runner.split import split_labels
+
+    fraction = TrialConfig(label_fraction=options.label_fraction, seed=options.seed).label_fraction
+    dataset = load_dataset(options.dataset, options.data_dir)
+    train, test = dataset.train, dataset.test
+    labeled = split_labels(train.labels, fraction, options.seed)
+    table = Table(title=dataset.name)
+    for heading in ("class", "training", f"labeled at {fraction:g}", "test"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    counts = [
+        np.bincount(labels, minlength=len(train.class_names))
+        for labels in (train.labels, train.labels[labeled], test.labels)
+    ]
+    for name, *numbers in zip(train.class_names, *counts, strict=True):
+        table.add_row(name, *(f"{number:,}" for number in numbers))
+    table.add_section()
+    table.add_row("all", *(f"{number.sum():,}" for number in counts))
+    console = wide_console()
+    console.print(table)
+    channels, height, width = train.images.shape[1:]
+    console.print(f"images: {height}×{width}, {channels} channels, uint8; digest {dataset.digest}")
+    chosen = np.random.default_rng(options.seed).choice(len(train.labels), GRID * GRID, replace=False)
+    names = [train.class_names[label] for label in train.labels[chosen]]
+    try:
+        draw_grid(train.images[chosen], names, GRID).save(options.picture)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"--picture must be a picture file that can be written, got {str(options.picture)!r} "
+            f"({str(error).splitlines()[0]}). Try images.png."
+        ) from None
+    console.print(f"picture: {options.picture}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
