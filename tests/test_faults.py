@@ -219,7 +219,14 @@ def test_two_sweeps_of_one_name_do_not_run_at_once_and_two_names_do(
         "the other one, or give this one a name or a folder of its own."
     )
     assert second.process.returncode == 2
+    watching = Run(
+        *("ssl_runner.report", str(tmp_path), "--sweep", "f", "--watch"), temporary=temporary
+    )
     outputs = first.end(), other.end()
+    watched = watching.end(20)  # it ends with the sweep
+    assert watching.process.returncode == 0, watched
+    assert "f: how far do the labels go?" in watched
+    assert len(re.findall(r"^[0-9a-f]{10}: finished$", watched, re.MULTILINE)) >= 2
     assert (first.process.returncode, other.process.returncode) == (0, 0), outputs
     trials = pd.read_parquet(tmp_path / "trials")
     assert trials["sweep"].value_counts().to_dict() == {"f": 3, "g": 2}

@@ -142,5 +142,10 @@ def _plain(value: Any) -> Any:
 
 def leftovers(results: Path) -> set[str]:
     """What is in a results folder beside its two tables' files and its pages."""
-    found = {str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()}
-    return {path for path in found if not path.startswith(("trials/", "epochs/")) or "/." in f"/{path}"}
+    files = (path.relative_to(results) for path in results.rglob("*") if path.is_file())
+    return {
+        str(path)
+        for path in files
+        if path.name.startswith(".")
+        or not (path.parts[0] in ("trials", "epochs") or path.suffix == ".html")
+    }

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from ssl_runner.command import Parser, run_main
-from ssl_runner.report.terminal import print_as, print_extrapolation, wide_console
+from ssl_runner.report.terminal import print_as, print_extrapolation, watch, wide_console
 
 
 def main() -> int:
@@ -20,6 +20,7 @@ def main() -> int:
     )
     parser.add_argument("--labels", type=int, help="extrapolate: test accuracy at so many labels")
     parser.add_argument("--method", default="pass", help="whose label curve is extrapolated")
+    parser.add_argument("--watch", action="store_true", help="follow a sweep until it ends")
     parser.add_argument("--page", type=Path, help="write the page to this HTML file")
     parser.add_argument("--figures", type=Path, help="write every chart to this folder, SVG and PNG")
     parser.add_argument("--svg", type=Path, help="write what is printed to this file too, as a picture")
@@ -27,6 +28,8 @@ def main() -> int:
     from ssl_runner.results import ResultsFolder
 
     results = ResultsFolder(options.results)
+    if options.watch:
+        watch(results, options.sweep, wide_console())
     trials = results.trials(options.sweep)
     if trials.empty:
         raise ValueError(

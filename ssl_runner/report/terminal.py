@@ -1,17 +1,21 @@
 """The comparison on a terminal, over a pipe, and as CSV or Markdown."""
 
 import math
+import time
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.box import MARKDOWN, SIMPLE_HEAD, Box
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 # pandas takes half a second to import, which --help and a refused flag can do without.
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ssl_runner.results import ResultsFolder
 
 
 def _cell(mean: float, spread: float, percent: bool) -> str:
@@ -172,6 +176,26 @@ def print_extrapolation(
             highlight=False,
             soft_wrap=True,
         )
+
+
+def watch(results: "ResultsFolder", sweep: str | None, console: Console, seconds: float = 1.0) -> None:
+    """Follow a sweep that another process runs, until it ends: a live table, or a line for each trial
+    where the output is no terminal."""
+    with Live(console=console, transient=True, refresh_per_second=2) as live:
+        seen: set[str] = set()
+        while results.is_running(sweep):
+            trials = results.trials(sweep)
+            for row in trials[~trials["trial_id"].isin(seen)].to_dict("records"):
+                seen.add(row["trial_id"])
+                if not console.is_terminal:
+                    console.print(f"{row['trial_id']}: {row['status']}", highlight=False)
+            lines = [
+                f"{trial_id}: under way, {epochs} epochs and {steps:,} steps at its last checkpoint"
+                for trial_id, (epochs, steps) in results.under_way(sweep).items()
+            ]
+            table = [comparison_table(trials)] if (trials["status"] == "finished").any() else []
+            live.update(Group(*table, Text("\n".join(lines))))
+            time.sleep(seconds)
 
 
 def _print_whole(table: Table, console: Console) -> None:

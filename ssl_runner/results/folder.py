@@ -82,6 +82,27 @@ class ResultsFolder:
             path.unlink(missing_ok=True)
             lock.release()
 
+    def is_running(self, sweep: str | None) -> bool:
+        """Whether a process of this machine, or one that sees its locks, runs the sweep, or any."""
+        for path in Path(self.root).glob(f".{sweep or '*'}.lock") if is_local(self.filesystem) else ():
+            try:
+                FileLock(path).acquire(timeout=0).lock.release()
+            except Timeout:
+                return True
+        return False
+
+    def under_way(self, sweep: str | None) -> dict[str, tuple[int, int]]:
+        """Epochs and steps of each unfinished trial at its last checkpoint, by its id."""
+        found = {}
+        folder = f"{self.root}/checkpoints"
+        for info in self.filesystem.get_file_info(FileSelector(folder, allow_not_found=True)):
+            of_sweep, _, trial_id = info.base_name.rpartition("--")
+            names = list_files(self.filesystem, info.path, ".pt")
+            if names and sweep in (None, of_sweep):
+                epochs, steps, _ = names[-1].split("-")
+                found[trial_id] = int(epochs), int(steps)
+        return found
+
     def remove_leftovers(self, sweep: str, statuses: Mapping[str, str]) -> None:
         """Remove what processes that were killed left: half-written files, and checkpoints of trials
         that have their row.
