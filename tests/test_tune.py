@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -192,15 +192,17 @@ def test_ctrl_c_keeps_the_rows_and_the_same_command_goes_on(tmp_path: Path) -> N
 
 
 @pytest.fixture
-def two_nodes(tmp_path: Path) -> Iterator[str]:
-    """The address of a Ray cluster of two nodes with one CPU each."""
+def two_nodes(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The address of a Ray cluster of two nodes with one CPU each; and what kills the second."""
     script = """
 import sys, time
 from ray.cluster_utils import Cluster
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-cluster.add_node(num_cpus=1)
+node = cluster.add_node(num_cpus=1)
 print("address", cluster.address, flush=True)
-sys.stdin.read()
+if sys.stdin.readline():
+    cluster.remove_node(node, allow_graceful=False)
+    sys.stdin.read()
 cluster.shutdown()
 """
     with pytest.MonkeyPatch.context() as patch:
@@ -217,20 +219,56 @@ cluster.shutdown()
         )
         assert process.stdout is not None
         address = next(line for line in process.stdout if line.startswith("address")).split()[1]
-        yield address
+
+        def kill() -> None:
+            assert process.stdin is not None
+            process.stdin.write("kill\n")
+            process.stdin.flush()
+
+        yield address, kill
         process.communicate("", timeout=60)
 
 
-def test_a_cluster_of_two_nodes(tmp_path: Path, two_nodes: str) -> None:
-    done = run(*SMALL, "--epochs", "8", "--address", two_nodes, "--results", str(tmp_path / "results"))
+def test_a_cluster_of_two_nodes(tmp_path: Path, two_nodes: tuple[str, Callable[[], None]]) -> None:
+    address, kill = two_nodes
+    results = tmp_path / "results"
+    done = run(*SMALL, "--epochs", "8", "--address", address, "--results", str(results))
     assert done.returncode == 0, done.stderr
     trials = pd.read_parquet(tmp_path / "results" / "trials")
     assert trials["status"].tolist() == ["finished", "finished"]
     assert trials["node"].nunique() == 2  # both nodes have run a trial
 
-    too_large = run("--cpus-per-trial", "2", "--address", two_nodes, "--results", str(tmp_path))
+    too_large = run("--cpus-per-trial", "2", "--address", address, "--results", str(tmp_path))
     assert too_large.returncode == 2
     assert "2 nodes: 2 CPUs, 1 on the largest" in too_large.stderr
+
+    # The second node dies in mid-training: its trial goes on from its checkpoint on the first.
+    longer = (*SMALL, "--epochs", "30", "--patience", "0", "--results", str(results), "--name", "d")
+    process = subprocess.Popen(
+        command(*longer, "--address", address),
+        stdout=subprocess.PIPE,
+        text=True,
+        stderr=subprocess.STDOUT,
+    )
+    deadline = time.monotonic() + 90
+    while len(list(results.glob("checkpoints/d--*/*.pt"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    kill()
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert output.count("epoch 1 of 30") <= 2  # nothing began again
+    disturbed = pd.read_parquet(results / "trials").query("sweep == 'd'").set_index("config")
+    assert disturbed["status"].tolist() == ["finished", "finished"]
+    assert disturbed["node"].nunique() == 1
+    alone = command(
+        *("--subset", "1000", "--label-fraction", "0.2", "--batch-size", "50", "--epochs", "30"),
+        *("--patience", "0", "--cpus-per-trial", "1", "--results", str(results), "--name", "alone"),
+        module="ssl_runner.train",
+    )
+    subprocess.run(alone, check=True, capture_output=True)
+    undisturbed = pd.read_parquet(results / "trials").query("sweep == 'alone'").iloc[0]
+    for column in ("trial_id", "train_loss", "validation_loss", "test_accuracy", "steps", "best_epoch"):
+        assert disturbed.loc["partial", column] == undisturbed[column]  # to the bit
 
 
 @pytest.mark.parametrize(

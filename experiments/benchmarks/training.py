@@ -234,10 +234,15 @@ def show_methods(ours: TrialConfig, threads: int, rounds: int, console: Console)
 def main() -> None:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description="How fast is the loop?")
+    parser.add_argument("--methods-only", action="store_true", help="only the steps of each method")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
     ours = TrialConfig(epochs=1, patience=0)
+    console = Console(width=104)
+    if options.methods_only:
+        show_methods(ours, options.threads, options.rounds, console)
+        return
     partial, few = "ours, auto: 10 % with pass", "ours, auto: 6,000 images alone"
     runs: dict[str, tuple[Any, ...]] = {
         "notebook": (notebook_epoch,),
@@ -252,7 +257,6 @@ def main() -> None:
         for name, run in runs.items():
             seconds[name].append(alone(on_threads, options.threads, *run))
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    console = Console(width=104)
     table = Table(title=f"One epoch at batch 64: {options.threads} threads, {options.rounds} rounds")
     for heading in ("loop", "median s", "least – most", "times as fast as the notebook"):
         table.add_column(heading)
