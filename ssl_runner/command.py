@@ -15,17 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ssl_runner.config import (
-    AXES,
-    SWEEP_KEYS,
-    SweepConfig,
-    Text,
-    TrialConfig,
-    load_settings,
-    load_sweep,
-    read_yaml,
-    sweep_from_settings,
-)
+from ssl_runner.config import AXES, SweepConfig, Text, TrialConfig
+from ssl_runner.study import SWEEP_KEYS, load_settings, load_sweep, read_yaml, sweep_from_settings
 
 BAD_INPUT = 2
 """Exit code for what the user can mend; 1 is for trials that failed."""

@@ -12,15 +12,9 @@ import pytest
 from hypothesis import given
 
 from ssl_runner.command import Command, parse, run_main
-from ssl_runner.config import (
-    KEYS,
-    SweepConfig,
-    TrialConfig,
-    load_sweep,
-    sweep_from_settings,
-    sweep_to_settings,
-)
+from ssl_runner.config import SweepConfig, TrialConfig
 from ssl_runner.hyperparameters import HYPERPARAMETERS
+from ssl_runner.study import KEYS, load_sweep, sweep_from_settings, sweep_to_settings
 from ssl_runner.tune.__main__ import main as tune_main
 from tests.test_config import valid_settings
 

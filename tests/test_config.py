@@ -14,17 +14,16 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ssl_runner.config import (
+from ssl_runner.config import SweepConfig, TrialConfig
+from ssl_runner.hyperparameters import HYPERPARAMETERS, METHODS, OWN_DEFAULTS, defaults
+from ssl_runner.study import (
     KEYS,
-    SweepConfig,
-    TrialConfig,
     load_settings,
     load_sweep,
     read_yaml,
     sweep_from_settings,
     sweep_to_settings,
 )
-from ssl_runner.hyperparameters import HYPERPARAMETERS, METHODS, OWN_DEFAULTS, defaults
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from ssl_runner.command import parse
-from ssl_runner.config import SweepConfig, load_settings, load_sweep
+from ssl_runner.config import SweepConfig
+from ssl_runner.study import load_settings, load_sweep
 
 STUDIES = sorted((Path(__file__).parent.parent / "experiments").glob("*.yaml"))
 

@@ -16,10 +16,11 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from ssl_runner.command import parse
-from ssl_runner.config import TrialConfig, sweep_to_settings
+from ssl_runner.config import TrialConfig
 from ssl_runner.report.charts import MOST_CURVES
 from ssl_runner.report.page import command_of, make_charts, render_page, save_figures
 from ssl_runner.results import EPOCHS
+from ssl_runner.study import sweep_to_settings
 from tests.test_results import epoch_rows, failed_row, frame_of, trial_row
 
 SVG = "http://www.w3.org/2000/svg"

@@ -153,29 +153,21 @@ def print_extrapolation(
     if labels is not None and labels < 1:
         raise ValueError(f"--labels must be at least 1, got {labels}. Try 10000.")
     curve = LabelCurve.fit(trials, method)
-    among = f"fitted on {curve.labels[0]:,} to {curve.labels[-1]:,} labels"
     a, b, c = curve.best
-    console.print(
-        f"extrapolation, {among}: accuracy = {a:.4f} - {b:.4f} * (labels / 1000) ** -{c:.3f}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    lines = [
+        f"extrapolation, fitted on {curve.labels[0]:,} to {curve.labels[-1]:,} labels: "
+        f"accuracy = {a:.4f} - {b:.4f} * (labels / 1000) ** -{c:.3f}"
+    ]
     if labels is not None:
         found = curve.accuracy(labels)
-        console.print(
-            f"at {labels:,} labels: {found.value:.2%} (95 % interval {found.low:.2%} to "
-            f"{found.high:.2%}): an extrapolation, not a measurement",
-            highlight=False,
-            soft_wrap=True,
-        )
+        interval = f"{found.low:.2%} to {found.high:.2%}"
+        lines.append(f"at {labels:,} labels: {found.value:.2%} (95 % interval {interval})")
     if target is not None:
         found = curve.labels_needed(target)
-        console.print(
-            f"for {target:.2%}: {found.value:,.0f} labels (95 % interval {found.low:,.0f} to "
-            f"{found.high:,.0f}): an extrapolation, not a measurement",
-            highlight=False,
-            soft_wrap=True,
-        )
+        interval = f"{found.low:,.0f} to {found.high:,.0f}"
+        lines.append(f"for {target:.2%}: {found.value:,.0f} labels (95 % interval {interval})")
+    for line in lines[:1] + [f"{line}: an extrapolation, not a measurement" for line in lines[1:]]:
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def watch(results: "ResultsFolder", sweep: str | None, console: Console, seconds: float = 1.0) -> None:

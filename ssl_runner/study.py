@@ -1,0 +1,176 @@
+"""A sweep from a study file or from flags: flat keys in YAML, types checked, every fault in a line."""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from ssl_runner.config import AXES, SweepConfig, TrialConfig, did_you_mean, shown
+
+SWEEP_KEYS = tuple(field.name for field in dataclasses.fields(SweepConfig) if field.name != "trial")
+TRIAL_KEYS = tuple(
+    field.name for field in dataclasses.fields(TrialConfig) if field.name not in AXES.values()
+)
+KEYS = SWEEP_KEYS + TRIAL_KEYS
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _explain(error: ValidationError) -> str:
+    """The first of pydantic's findings in one line."""
+    first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
+    if isinstance(cause, ValueError) and not first["loc"]:
+        return str(cause)
+    message = str(cause) if isinstance(cause, ValueError) else first["msg"]
+    rule = message[0].lower() + message[1:]
+    return f"{place}: {rule}, got {shown(first['input'])}. See --help for what it takes."
+
+
+def _listed(value: object) -> str:
+    """A value as the list that was wanted: `[3]` for `3`."""
+    return shown(value if isinstance(value, list) else [value])
+
+
+def _elastic(trial: dict[str, object]) -> dict[str, object]:
+    """`num_workers: [1, 3]` as the two settings it stands for."""
+    workers = trial.get("num_workers")
+    if not isinstance(workers, list | tuple):
+        return trial
+    if len(workers) == 1:
+        return trial | {"num_workers": workers[0]}
+    if len(workers) != 2:
+        raise ValueError(
+            f"num_workers must be a number or two, the fewest and the most, got {shown(workers)}. "
+            "Try [1, 2]."
+        )
+    return trial | {"min_workers": workers[0], "num_workers": workers[1]}
+
+
+def sweep_from_settings(settings: Mapping[str, object]) -> SweepConfig:
+    """A sweep from the flat keys of a study file or the command line.
+
+    Args:
+        settings: Any of `KEYS`; what is left out keeps its default.
+
+    Raises:
+        ValueError: In one line: the key or value, the rule, the likely fix.
+    """
+    for key in settings:
+        if key in AXES.values():
+            plural = next(axis for axis, single in AXES.items() if single == key)
+            raise ValueError(f"{key!r} is a list here: {plural}: {_listed(settings[key])}")
+        if key not in KEYS:
+            raise ValueError(f"unknown key {shown(key)}. {did_you_mean(str(key), KEYS)}")
+    nested: dict[str, object] = {key: settings[key] for key in SWEEP_KEYS if key in settings}
+    for axis in ("configs", *AXES):
+        if axis in nested and not isinstance(nested[axis], list | tuple | None):
+            raise ValueError(
+                f"{axis} must be a list, got {shown(nested[axis])}. "
+                f"Did you mean {_listed(nested[axis])}?"
+            )
+    try:
+        trial = _elastic({key: settings[key] for key in TRIAL_KEYS if key in settings})
+        nested["trial"] = _adapter(TrialConfig).validate_python(trial)
+        sweep: SweepConfig = _adapter(SweepConfig).validate_python(nested)
+    except ValidationError as error:
+        raise ValueError(_explain(error)) from None
+    return sweep
+
+
+def sweep_to_settings(sweep: SweepConfig) -> dict[str, object]:
+    """The flat keys of a study file; `sweep_from_settings` is the way back."""
+    everything = dataclasses.asdict(sweep) | dataclasses.asdict(sweep.trial)
+    return {
+        key: list(everything[key]) if isinstance(everything[key], tuple) else everything[key]
+        for key in KEYS
+    }
+
+
+class _StudyError(ValueError):
+    """What a study's YAML must not hold, and where it stands."""
+
+    def __init__(self, node: yaml.Node, what: str) -> None:
+        super().__init__(f"line {node.start_mark.line + 1}: {what}")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe, and strict where YAML is lax: a key is a word, and one that stands twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise _StudyError(key_node, f"a key must be a word, got {shown(key)}")
+            if key in seen:
+                raise _StudyError(key_node, f"the key {shown(key)} stands twice. Keep one")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except _StudyError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            # PyYAML leaves `2024-13-45` to datetime, and `!!bool maybe` to a dictionary.
+            kind = node.tag.rpartition(":")[2]
+            what = f"{shown(node.value)} is no {kind}. Put it in quotes if it is a text"
+            raise _StudyError(node, what) from None
+
+
+def read_yaml(text: str) -> object:
+    """What a text says in YAML.
+
+    Raises:
+        ValueError: If it says nothing, in a line that tells where and why.
+    """
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ValueError(f"{line}not YAML ({problem})") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def load_settings(path: Path) -> dict[str, object]:
+    """The keys of a study file, and its own name where it gives the study none.
+
+    Raises:
+        ValueError: If it can't be read, isn't YAML, or isn't a list of `key: value` lines.
+    """
+    example = "Compare with experiments/label_fractions.yaml"
+    try:
+        loaded = read_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: can't be read ({error.strerror}). Is the path right?") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text (byte {error.start}). Is it a study?") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}. {example}") from None
+    if not isinstance(loaded, dict):
+        got = "nothing" if loaded is None else type(loaded).__name__
+        raise ValueError(f"{path}: a study must be lines of 'key: value', got {got}. {example}")
+    settings: dict[str, object] = {"name": path.stem}
+    return settings | loaded
+
+
+def load_sweep(path: Path) -> SweepConfig:
+    """A sweep from a study file. Raises ValueError, with the file's name in it."""
+    settings = load_settings(path)
+    try:
+        return sweep_from_settings(settings)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
