@@ -157,6 +157,7 @@ def time_limit(seconds: float | None, give_up: Callable[[str], None]) -> Iterato
         yield
     finally:
         timer.cancel()
+        timer.join()  # if it is giving up by now, nothing more is to be written
 
 
 def failed_rows(
