@@ -148,6 +148,7 @@ class FixMatch(Method):
     section 3.1).
     """
 
+    has_class_thresholds = False
     shares_K: torch.Tensor
     mean_K: torch.Tensor
 
@@ -160,7 +161,8 @@ class FixMatch(Method):
         """Cross entropy of the strong view with the weak view's target, where that is confident."""
         scores_BK = networks.predict(batch.weak(0))
         probability_BK = scores_BK.softmax(1)
-        self.move(self.mean_K, batch.mean(probability_BK))
+        if self.config.alignment or self.has_class_thresholds:
+            self.move(self.mean_K, batch.mean(probability_BK))
         if self.config.alignment:
             scores_BK = scores_BK + (self.shares_K / self.mean_K).log()
             probability_BK = scores_BK.softmax(1)
@@ -194,6 +196,7 @@ class FreeMatch(FixMatch):
     0.999 of 2²⁰), α 0.99.
     """
 
+    has_class_thresholds = True
     confidence: torch.Tensor
 
     def __init__(self, config: TrialConfig, shares_K: torch.Tensor) -> None:

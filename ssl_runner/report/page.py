@@ -18,8 +18,8 @@ from ssl_runner.hyperparameters import HYPERPARAMETERS, defaults
 from ssl_runner.report import charts
 from ssl_runner.results import compare, label_curve
 
-MOST_TRIALS = 500
-"""Rows of the page's table of single trials, at the most."""
+MOST_ROWS = 500
+"""Rows of each of the page's tables, at the most."""
 
 _COLUMNS = (
     ("labeled_images", "labels", "{:,.0f}", 1),
@@ -99,8 +99,9 @@ def render_page(trials: pd.DataFrame, epochs: pd.DataFrame, title: str) -> str:
         headings=_headings(has_methods),
         rows=[
             {"name": name, "cells": _cells(row, has_methods), "config": row["config"]}
-            for name, row in zip(configurations, records, strict=True)
+            for name, row in list(zip(configurations, records, strict=True))[:MOST_ROWS]
         ],
+        configurations=len(configurations),
         drawn=configurations[: charts.MOST_CURVES],
         colours=[charts.COLOURS[i % len(charts.COLOURS)] for i in range(len(configurations))],
         validation=", ".join(sorted(set(done["validation"]))),
@@ -109,9 +110,10 @@ def render_page(trials: pd.DataFrame, epochs: pd.DataFrame, title: str) -> str:
         failed=trials[trials["status"] == "failed"][
             ["trial_id", "model", "config", "label_fraction", "method", "seed", "error"]
         ].to_dict("records"),
+        most=MOST_ROWS,
         trials=with_configuration(done, compared)
         .sort_values(["configuration", "seed", "split_seed"])
-        .head(MOST_TRIALS)
+        .head(MOST_ROWS)
         .to_dict("records"),
         commands=[command_of(rows) for _, rows in trials.groupby("sweep")],
         facts=_facts(trials),

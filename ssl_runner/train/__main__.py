@@ -40,7 +40,7 @@ def main() -> int:
         checkpoint_steps=command.sweep.checkpoint_steps,
         git_commit=git_commit(),
     )
-    with results.alone(sweep):
+    with results.alone(f"{sweep}--{config.trial_id}"):  # other trials may train beside this one
         _run(command, results, config, setting, console)
     rows = results.trials(sweep)
     row = rows[rows["trial_id"] == config.trial_id]
