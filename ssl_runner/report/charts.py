@@ -114,11 +114,12 @@ def learning_curves(epochs: pd.DataFrame, configurations: Sequence[str]) -> dict
     return charts
 
 
-def label_chart(curve: pd.DataFrame) -> Spec:
+def label_chart(curve: pd.DataFrame, full: float | None) -> Spec:
     """Test accuracy against labeled images on a log axis, with ± a standard deviation.
 
     Args:
         curve: From `results.label_curve`.
+        full: Mean test accuracy with all labels, for a line across; None: there is none.
     """
     several = curve["model"].nunique() > 1
     names = curve["model"] + " " + curve["method"] if several else curve["method"]
@@ -147,11 +148,11 @@ def label_chart(curve: pd.DataFrame) -> Spec:
     )
     bars = base.mark_rule().encode(y=alt.Y("low:Q", title=None), y2="high:Q")
     layers = [bars, line]
-    full = curve[curve["labeled_images"] == curve["labeled_images"].max()]
-    rule = pd.DataFrame({"full": [float(full["test_accuracy_mean"].max())]})
-    layers.append(
-        alt.Chart(rule).mark_rule(strokeDash=[2, 4], color="#888").encode(y=alt.Y("full:Q", title=None))
-    )
+    if full is not None:
+        line_across = alt.Chart(pd.DataFrame({"full": [full]})).mark_rule(
+            strokeDash=[2, 4], color="#888"
+        )
+        layers.append(line_across.encode(y=alt.Y("full:Q", title=None)))
     return _spec(alt.layer(*layers).properties(width=2 * _WIDTH, height=300))
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,10 @@ def make_charts(trials: pd.DataFrame, epochs: pd.DataFrame) -> dict[str, charts.
     drawn = configurations[: charts.MOST_CURVES]
     done = named[named["status"] == "finished"]
     identity = named[["sweep", "trial_id", "configuration"]]
-    made = {"labels": charts.label_chart(label_curve(trials))}
+    full = done.loc[done["config"] == "full", "test_accuracy"]
+    made = {
+        "labels": charts.label_chart(label_curve(trials), None if full.empty else float(full.mean()))
+    }
     made |= charts.learning_curves(epochs.merge(identity, on=["sweep", "trial_id"]), drawn)
     if done["data_digest"].nunique() == 1:  # classes of one data set
         best = done.sort_values("test_accuracy").iloc[-1]
@@ -90,15 +93,15 @@ def render_page(trials: pd.DataFrame, epochs: pd.DataFrame, title: str) -> str:
         lstrip_blocks=True,
     )
     configurations = [_name(row, keys) for row in records]
-    has_methods = bool((compared["method"] != "pass").any())
+    differences = [name for name in ("to_full", "to_pass") if _says_something(compared, name)]
     return environment.get_template("page.html").render(
         title=title,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         script=_script(),
         charts=made,
-        headings=_headings(has_methods),
+        headings=_headings(differences),
         rows=[
-            {"name": name, "cells": _cells(row, has_methods), "config": row["config"]}
+            {"name": name, "cells": _cells(row, differences), "config": row["config"]}
             for name, row in list(zip(configurations, records, strict=True))[:MOST_ROWS]
         ],
         configurations=len(configurations),
@@ -127,19 +130,19 @@ def _script() -> str:
     return bundle.replace("</script", "<\\/script")
 
 
-def _headings(has_methods: bool) -> list[str]:
-    differences = ["to full", "to pass"] if has_methods else ["to full"]
-    return [
-        "configuration",
-        *(head for _, head, _, _ in _COLUMNS),
-        *differences,
-        "steps",
-        "seconds",
-        "n",
-    ]
+def _says_something(compared: pd.DataFrame, name: str) -> bool:
+    """Whether a difference is known of any configuration but its own reference."""
+    column, reference = ("config", "full") if name == "to_full" else ("method", "pass")
+    return bool(compared.loc[compared[column] != reference, f"{name}_mean"].notna().any())
 
 
-def _cells(row: Mapping[Any, Any], has_methods: bool) -> list[tuple[float, str]]:
+def _headings(differences: Sequence[str]) -> list[str]:
+    measured = [head for _, head, _, _ in _COLUMNS]
+    against = [name.replace("_", " ") for name in differences]
+    return ["configuration", *measured, *against, "steps", "seconds", "n"]
+
+
+def _cells(row: Mapping[Any, Any], differences: Sequence[str]) -> list[tuple[float, str]]:
     """Each cell of a row: what it is sorted by, and its text."""
     cells = []
     for name, _, form, scale in _COLUMNS:
@@ -149,7 +152,7 @@ def _cells(row: Mapping[Any, Any], has_methods: bool) -> list[tuple[float, str]]
             "" if pd.isna(spread) else f" ± {form.format(spread * scale)}"
         )
         cells.append((float(mean), text))
-    for name in ("to_full", "to_pass") if has_methods else ("to_full",):
+    for name in differences:
         mean, low, high = (row[f"{name}_{part}"] for part in ("mean", "low", "high"))
         is_reference = row["config"] == "full" if name == "to_full" else row["method"] == "pass"
         text = "–" if pd.isna(mean) or is_reference else f"{100 * mean:+.2f}"
