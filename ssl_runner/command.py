@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import difflib
 import os
+import signal
 import sys
 import types
 import typing
@@ -20,6 +21,9 @@ from ssl_runner.study import SWEEP_KEYS, load_settings, load_sweep, read_yaml, s
 
 BAD_INPUT = 2
 """Exit code for what the user can mend; 1 is for trials that failed."""
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 # What `--smoke` changes; experiments/smoke.yaml says the same.
 SMOKE: dict[str, object] = {
@@ -81,15 +85,29 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(BAD_INPUT)
 
 
+def _stop(*_: object) -> None:
+    """The first Ctrl-C: an end in good order, unless a second one comes meanwhile."""
+    signal.signal(signal.SIGINT, _stop_now)
+    raise KeyboardInterrupt
+
+
+def _stop_now(*_: object) -> None:
+    """The second one: an end at once. Ray's processes end with this one."""
+    os.write(2, b"stopped at once; the same command goes on from here\n")
+    os._exit(INTERRUPTED)
+
+
 def run_main(main: Callable[[], int]) -> NoReturn:
     """Run a command's main function; what the user can get wrong becomes a line and exit code 2."""
+    usual = signal.signal(signal.SIGINT, _stop)
     try:
         code = main()
+        signal.signal(signal.SIGINT, usual)
     except ValueError as error:
         fail(str(error))
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
-        code = 130
+        code = INTERRUPTED
     sys.stdout.flush()
     raise SystemExit(code)
 
