@@ -9,6 +9,7 @@ import difflib
 import os
 import signal
 import sys
+import threading
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -85,10 +86,20 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(BAD_INPUT)
 
 
+_interrupted = threading.Event()
+
+
 def _stop(*_: object) -> None:
     """The first Ctrl-C: an end in good order, unless a second one comes meanwhile."""
+    _interrupted.set()
     signal.signal(signal.SIGINT, _stop_now)
     raise KeyboardInterrupt
+
+
+def stop_if_asked() -> None:
+    """Raise KeyboardInterrupt again, if the first one was lost in another library's code."""
+    if _interrupted.is_set():
+        raise KeyboardInterrupt
 
 
 def _stop_now(*_: object) -> None:

@@ -144,19 +144,25 @@ class ProgressCallback(tune.Callback):  # type: ignore[misc]
         progress: What follows the sweep.
         on_death: Writes the row of a trial that could not do so itself, given its config and why;
             returns the reason in words.
+        stop_if_asked: Called again and again; raises KeyboardInterrupt after Ctrl-C.
     """
 
     def __init__(
         self,
         progress: SweepProgress,
         on_death: Callable[[TrialConfig, str], str],
+        stop_if_asked: Callable[[], None],
     ) -> None:
         self.progress = progress
         self.on_death = on_death
+        self.stop_if_asked = stop_if_asked
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune saves its callbacks for a restore, which we never ask it for."""
         return {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.stop_if_asked()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.progress.started(_config_of(trial).trial_id)

@@ -11,7 +11,7 @@ from ray import tune
 from rich.console import Console
 
 from ssl_runner.checkpoint import Checkpoints
-from ssl_runner.command import Command
+from ssl_runner.command import Command, stop_if_asked
 from ssl_runner.config import SweepConfig, TrialConfig
 from ssl_runner.datasets import ImageDataset, load_dataset
 from ssl_runner.methods import build_method
@@ -163,11 +163,12 @@ def _run(
                 run_config=tune.RunConfig(
                     name=sweep.name,
                     storage_path=storage,
-                    callbacks=[ProgressCallback(progress, on_death)],
+                    callbacks=[ProgressCallback(progress, on_death, stop_if_asked)],
                     failure_config=tune.FailureConfig(max_failures=RESTARTS),
                     verbose=0,
                 ),
             ).fit()
+        stop_if_asked()
 
 
 SizeKey = tuple[int | None, int, float]
