@@ -101,7 +101,7 @@ def kill_trainings(context: ForkServerContext, kills: int, folder: Path) -> Outc
         while True:
             started = time.monotonic()
             child = start(results)
-            child.join(moments.uniform(0.1, 1.0) * usual)
+            child.join(moments.uniform(0.1, 0.8) * usual)
             if child.exitcode is not None:
                 break
             child.kill()
