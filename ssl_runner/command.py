@@ -166,7 +166,7 @@ def _parser(prog: str, description: str, single: bool) -> Parser:
     study = parser.add_argument_group("what is run" if single else "the study")
     trial_fields = {field.name: field for field in dataclasses.fields(TrialConfig)}
     sweep_fields = {field.name: field for field in dataclasses.fields(SweepConfig)}
-    left_out = {"trial", "max_concurrent", "configs"} if single else {"trial"}
+    left_out = {"trial", "max_concurrent", "configs", "question"} if single else {"trial"}
     for name, field in sweep_fields.items():
         if name in AXES and single:
             single_field = trial_fields[AXES[name]]

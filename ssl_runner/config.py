@@ -306,6 +306,7 @@ class SweepConfig:
     """
 
     name: Text = setting("label_fractions", "name of the sweep, in the table and in file names")
+    question: Text | None = setting(None, "what the study asks, for its table and its page")
     configs: tuple[Literal["full", "partial"], ...] = setting(
         ("full", "partial"), "full: all labels; partial: the label fractions"
     )

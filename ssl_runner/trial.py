@@ -38,6 +38,7 @@ class Setting:
 
     Attributes:
         sweep: Name of the sweep.
+        question: What the sweep asks, or None.
         checkpoints: Folder of the trial's checkpoints, a path or URI.
         threads: CPU threads of each worker.
         checkpoint_steps: Steps between checkpoints within an epoch, or None.
@@ -50,6 +51,7 @@ class Setting:
     checkpoints: str
     threads: int
     checkpoint_steps: int | None = None
+    question: str | None = None
     git_commit: str | None = None
     ray_version: str | None = None
     node: str = socket.gethostname()
@@ -192,6 +194,7 @@ def git_commit() -> str | None:
 def _base_row(config: TrialConfig, setting: Setting, started: datetime) -> dict[str, Any]:
     return settings_columns(config) | {
         "sweep": setting.sweep,
+        "question": setting.question,
         "threads": setting.threads,
         "node": setting.node,
         "started_at": started,
@@ -233,6 +236,7 @@ def _figures(result: FitResult, data: TrialData) -> dict[str, Any]:
         "test_accuracy_per_class": result.test.accuracy_per_class,
         "confusion": result.test.confusion,
         "class_names": list(data.classes),
+        "mistakes": [[int(data.test_places[n]), taken] for n, taken in result.test.mistakes],
         "steps": progress.steps,
         "passed": progress.passed,
         "images": progress.images,

@@ -40,6 +40,7 @@ def train(*arguments: str) -> Command:
 
 FLAGS: dict[str, tuple[str, object]] = {
     "name": ("2024-01-01", "2024-01-01"),  # to YAML a date
+    "question": ("why?", "why?"),
     "configs": ("partial", ["partial"]),
     "label_fractions": ("0.5 1 1e-3", [0.5, 1.0, 0.001]),
     "models": ("CNN tests.models:Linear", ["CNN", "tests.models:Linear"]),

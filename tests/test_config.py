@@ -68,6 +68,7 @@ def lists(values: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
 
 SWEEP_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True),
+    "question": st.none() | st.text(min_size=1, max_size=20),
     "configs": lists(st.sampled_from(["full", "partial"])),
     "label_fractions": lists(fractions),
     "models": lists(models),
@@ -607,8 +608,11 @@ def test_values_that_need_reading(study: Path, text: str, name: str, value: obje
         ("epoch: 3", "unknown key 'epoch'. Did you mean epochs?"),
         ("Epochs: 3", "unknown key 'Epochs'. Did you mean epochs?"),
         ("label_fractoins: [0.1]", "unknown key 'label_fractoins'. Did you mean label_fractions?"),
-        ("trial: {epochs: 3}", r"unknown key 'trial'. Known: name, configs, label_fractions, "),
-        ("zzzzzzzz: 3", r"unknown key 'zzzzzzzz'. Known: name, configs, label_fractions, "),
+        (
+            "trial: {epochs: 3}",
+            r"unknown key 'trial'. Known: name, question, configs, label_fractions, ",
+        ),
+        ("zzzzzzzz: 3", r"unknown key 'zzzzzzzz'. Known: name, question, configs, label_fractions, "),
         ("x" * 9999 + ": 3", r"line 1: not YAML|unknown key 'xxx"),
         ("seed: 3", r"'seed' is a list here: seeds: \[3\]"),
         ("model: CNN", r"'model' is a list here: models: \['CNN'\]"),

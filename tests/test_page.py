@@ -17,6 +17,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from ssl_runner.command import parse
 from ssl_runner.config import TrialConfig
+from ssl_runner.datasets import ImageArrays, ImageDataset
 from ssl_runner.report.charts import MOST_CURVES
 from ssl_runner.report.page import command_of, make_charts, render_page, save_figures
 from ssl_runner.results import EPOCHS
@@ -25,6 +26,14 @@ from tests.test_results import epoch_rows, failed_row, frame_of, trial_row
 
 SVG = "http://www.w3.org/2000/svg"
 NASTY = '<script>document.title = "broken"</script>'
+CLASSES = (NASTY, "shoe")
+
+
+def pictured() -> ImageDataset:
+    """Three images each of two classes, to be trained on and to be tested on."""
+    images = np.random.default_rng(0).integers(0, 256, (6, 1, 8, 8), dtype=np.uint8)
+    arrays = ImageArrays(images, np.array([0, 1, 0, 1, 0, 1]), CLASSES)
+    return ImageDataset("small", arrays, arrays)
 
 
 def epochs_of(rows: list[dict[str, Any]], count: int = 3) -> pd.DataFrame:
@@ -46,8 +55,13 @@ def study() -> list[dict[str, Any]]:
         ]
         for config in configs:
             accuracy = 0.7 + 0.2 * config.label_fraction + 0.01 * seed
-            names = [NASTY, "shoe"]
-            rows.append(trial_row(config.resolved(), test_accuracy=accuracy, class_names=names))
+            known: dict[str, Any] = {
+                "mistakes": [[3, 0], [4, 1]],
+                "question": NASTY,
+                "class_names": list(CLASSES),
+                "data_digest": pictured().digest,
+            }
+            rows.append(trial_row(config.resolved(), test_accuracy=accuracy, **known))
     config = TrialConfig(seed=2, split_seed=2, model="a.b:C")
     return [*rows, failed_row(config, error=f"it broke {NASTY}")]
 
@@ -56,7 +70,7 @@ def study() -> list[dict[str, Any]]:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = study()
     path = tmp_path_factory.mktemp("page") / "s.html"
-    path.write_text(render_page(frame_of(*rows), epochs_of(rows), NASTY), encoding="utf-8")
+    path.write_text(render_page(frame_of(*rows), epochs_of(rows), pictured()), encoding="utf-8")
     assert path.stat().st_size < 5e6
     return path
 
@@ -99,7 +113,7 @@ def test_a_person_opens_the_page_sorts_the_table_and_hides_a_curve(
     chromium: webdriver.Chrome, page: Path
 ) -> None:
     opened(chromium, page)
-    assert chromium.title == f"{NASTY}: how far do the labels go?"  # a text, and not executed
+    assert chromium.title == f"s: {NASTY}"  # a text, and not executed
     assert "it broke <script>" in chromium.find_element(By.CLASS_NAME, "failed").text
 
     names = first_column(chromium)
@@ -155,14 +169,14 @@ def test_it_is_readable_on_a_phone_and_in_the_dark(
 
 def test_one_trial_alone_says_that_there_is_no_spread() -> None:
     row = trial_row(TrialConfig())
-    html = render_page(frame_of(row), epochs_of([row]), "s")
-    assert "One seed each: no spread and no interval can be given." in html
+    html = render_page(frame_of(row), epochs_of([row]))
+    assert "one seed each, so no spread and no interval can be given" in html
     assert "0 failed" not in html
 
 
 def test_only_failed_trials_make_a_page_of_their_errors() -> None:
     row = failed_row(TrialConfig(), error="the weights are tired")
-    html = render_page(frame_of(row), epochs_of([]), "s")
+    html = render_page(frame_of(row), epochs_of([]))
     assert "the weights are tired" in html
     assert "<h2>Comparison</h2>" not in html
 
@@ -198,7 +212,7 @@ def test_very_many_trials_make_a_page_that_stays_small() -> None:
         epoch_rows(100), columns=[name for name in EPOCHS.names if name in epoch_rows(1)[0]]
     )
     epochs = identity.merge(one, how="cross")
-    html = render_page(frame_of(*rows), epochs, "s")
+    html = render_page(frame_of(*rows), epochs)
     assert len(html) < 5e6
     assert f"The first {MOST_CURVES} of 200 configurations are drawn." in html
 

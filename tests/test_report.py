@@ -50,14 +50,15 @@ def printed(*rows: dict[str, object], width: int = 200, terminal: bool = False) 
 
 def words(output: str, beginning: str) -> list[str]:
     """The words of the one line that begins so."""
-    (line,) = (line for line in output.splitlines() if line.split()[:2] == beginning.split()[:2])
+    start = beginning.split()
+    (line,) = (line for line in output.splitlines() if line.split()[: len(start)] == start)
     return line.split()
 
 
 def test_over_a_pipe_it_holds_the_numbers(results: ResultsFolder) -> None:
     done = report(results.root, "--sweep", "s")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "s: how far do the labels go?" in done.stdout
+    assert "s: why?" in done.stdout
     assert "Validation on: test." in " ".join(done.stdout.split())
     # model, config, fraction, method, labels; train loss and acc, val loss and acc, test acc; ...
     # The differences are -5 and -7 points; Student's t with one degree of freedom is wide.
@@ -73,7 +74,7 @@ def test_over_a_pipe_it_holds_the_numbers(results: ResultsFolder) -> None:
 def test_without_a_name_all_sweeps_are_compared(results: ResultsFolder) -> None:
     done = report(results.root)
     assert done.returncode == 0
-    assert "other, s: how far do the labels go?" in done.stdout
+    assert "other, s: why?" in done.stdout
     assert "43.21" in done.stdout
     assert "92.00 ± 1.41" in done.stdout
 
@@ -96,7 +97,7 @@ def test_no_figure_is_cut_however_narrow_it_is(width: int) -> None:
     whole = printed(*rows, width=1000)
     assert output.split() == whole.split()
     assert output.count("my_package.models:SomeLongName") == 4
-    assert output.count("89.50 ± 0.71") == 2
+    assert output.count("89.50 ± 0.71") == 4  # two in the table, two beside the bars
 
 
 def test_a_setting_left_out_is_a_dash_and_a_large_number_is_whole() -> None:
@@ -109,7 +110,7 @@ def test_a_setting_left_out_is_a_dash_and_a_large_number_is_whole() -> None:
     assert words(output, "CNN partial")[4] == "600"
     assert re.search(r"full +1 +pass +– ", output)
     assert re.search(r"full +1 +pass +1234567 ", output)
-    assert words(output, "CNN partial")[-4] == "–"
+    assert "to" not in words(output, "model config")  # nothing has anything to differ from
 
 
 def test_failed_trials_are_listed_with_their_reason() -> None:
@@ -126,7 +127,9 @@ def test_when_all_failed_they_are_listed_all_the_same(tmp_path: Path) -> None:
     results.write(failed_row(TrialConfig()), [])
     done = report(str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"failed: {TrialConfig().trial_id} (CNN full 1 seed 0): it broke\n"
+    assert done.stdout == (
+        f"1 of 1 trials failed:\nfailed: {TrialConfig().trial_id} (CNN full 1 seed 0): it broke\n"
+    )
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -134,7 +137,7 @@ def test_names_that_look_like_markup_stay_what_they_are(terminal: bool) -> None:
     row = trial_row(TrialConfig(label_fraction=0.1)) | {"model": "a:[bold]", "sweep": "[/red]"}
     other = trial_row(TrialConfig(label_fraction=0.1, lr=0.5)) | {"model": "pkg:smile:", "sweep": "s"}
     output = printed(row, other, terminal=terminal)
-    for name in ("a:[bold]", "pkg:smile:", "[/red], s: how far do the labels go?"):
+    for name in ("a:[bold]", "pkg:smile:", "[/red], s: why?"):
         assert name in output
 
 
@@ -211,4 +214,45 @@ def test_the_real_command_over_an_empty_folder(tmp_path: Path) -> None:
     assert done.stderr == (
         f"error: there must be a finished trial to compare, got none in '{tmp_path}'. "
         "Run ssl_runner.tune first.\n"
+    )
+
+
+# ---- the label curve, and other baselines ----
+
+
+def test_the_bars_are_as_long_as_the_accuracies_are_high() -> None:
+    rows = [
+        trial_row(TrialConfig(label_fraction=fraction), test_accuracy=accuracy)
+        for fraction, accuracy in ((0.01, 0.74), (0.1, 0.82), (1.0, 0.90))
+    ]
+    lines = printed(*rows).splitlines()
+    first = next(n for n, line in enumerate(lines) if "the bars begin at 70%" in line)
+    bars = [line.count("█") for line in lines[first + 1 : first + 4]]
+    assert bars == pytest.approx([10, 30, 50], abs=1)  # 4, 12 and 20 points above 70 %
+    assert [line.split()[0] for line in lines[first + 1 : first + 4]] == ["600", "6,000", "60,000"]
+    assert "the bars" not in printed(rows[0])  # one point is no curve
+
+
+def test_one_seed_says_that_it_is_one() -> None:
+    rows = [trial_row(TrialConfig(label_fraction=fraction)) for fraction in (0.1, 1.0)]
+    text = " ".join(printed(*rows).split())
+    assert "one seed each, so no spread and no interval can be given" in text
+    assert "±" not in text
+
+
+def test_another_baseline_is_compared_with(results: ResultsFolder) -> None:
+    for seed, accuracy in ((0, 0.88), (1, 0.88)):
+        config = TrialConfig(seed=seed, split_seed=seed, label_fraction=0.1, method="fixmatch")
+        results.write(trial_row(config.resolved(), test_accuracy=accuracy), epoch_rows(1))
+    done = report(results.root, "--sweep", "s", "--baseline", "fixmatch")
+    assert (done.returncode, done.stderr) == (0, "")
+    row = words(done.stdout, "CNN partial 0.1 pass")
+    assert "-2.00 (-2.00 to -2.00)" in " ".join(row)
+    done = report(results.root, "--sweep", "s", "--format", "csv", "--baseline", "full")
+    assert "to_full_mean" in done.stdout
+    assert "to_pass_mean" not in done.stdout
+    done = report(results.root, "--sweep", "s", "--baseline", "fixmach")
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        "error: the baseline must be one of full, pass, fixmatch, got 'fixmach'."
     )

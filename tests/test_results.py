@@ -37,6 +37,7 @@ sweep string
 trial_id string
 status string
 error string
+question string
 dataset string
 subset int64
 config string
@@ -95,6 +96,7 @@ student_test_accuracy double
 test_accuracy_per_class list<element: double>
 confusion list<element: list<element: int64>>
 class_names list<element: string>
+mistakes list<element: list<element: int64>>
 steps int64
 passed int64
 images int64
@@ -154,6 +156,7 @@ def trial_row(config: TrialConfig, sweep: str = "s", **figures: Any) -> dict[str
         "sweep": sweep,
         "status": "finished",
         "error": None,
+        "question": "why?",
         "labeled_images": round(60000 * config.label_fraction),
         "unlabeled_images": 60000 - round(60000 * config.label_fraction),
         "validation_images": 10000,
@@ -179,6 +182,7 @@ def trial_row(config: TrialConfig, sweep: str = "s", **figures: Any) -> dict[str
         "test_accuracy_per_class": [0.5, 0.9],
         "confusion": [[1, 2], [3, 4]],
         "class_names": ["Größe", "shoe"],
+        "mistakes": [[7, 1], [2, 0]],
         "steps": 94,
         "passed": 844,
         "images": 6000,

@@ -23,7 +23,11 @@ _LOADERS = {"fashion_mnist": load_fashion_mnist}
 
 
 def load_dataset(
-    name: str, data_dir: Path | None = None, say: Callable[[str], None] = print
+    name: str,
+    data_dir: Path | None = None,
+    say: Callable[[str], None] = print,
+    *,
+    fetch: bool = True,
 ) -> ImageDataset:
     """A data set by name, or one's own by import path.
 
@@ -33,6 +37,7 @@ def load_dataset(
         data_dir: The folder with a named data set's files. None: the folder in SSL_RUNNER_DATA, or
             else wherever it can be found or fetched.
         say: Is given the lines meant for the person: where the data came from.
+        fetch: Whether a named data set that is not on this machine may be downloaded.
 
     Raises:
         ValueError: If there is no such data set.
@@ -49,7 +54,7 @@ def load_dataset(
             "the data set must be a known name or an import path package.module:function, "
             f"got {name!r}. {did_you_mean(name, tuple(_LOADERS))}"
         )
-    return _LOADERS[name](data_dir, say)
+    return _LOADERS[name](data_dir, say, fetch)
 
 
 def _own_dataset(path: str) -> ImageDataset:

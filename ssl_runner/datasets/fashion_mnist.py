@@ -42,13 +42,13 @@ class MissingError(DataError):
     """The files are not there, as opposed to there and wrong."""
 
 
-def load_fashion_mnist(data_dir: Path | None, say: Say) -> ImageDataset:
+def load_fashion_mnist(data_dir: Path | None, say: Say, fetch: bool = True) -> ImageDataset:
     """Fashion-MNIST from the first place that has it; see `find_files`.
 
     Raises:
         DataError: If no place has it, or the chosen one's files are not right.
     """
-    files = find_files(data_dir, say)
+    files = find_files(data_dir, say, fetching=fetch)
     return ImageDataset("fashion_mnist", _read(files, "train"), _read(files, "t10k"))
 
 
@@ -60,11 +60,12 @@ def _read(files: Files, part: str) -> ImageArrays:
     return ImageArrays(pixels.reshape(-1, 1, 28, 28), labels_N.astype(np.int64), CLASSES)
 
 
-def find_files(data_dir: Path | None, say: Say) -> Files:
+def find_files(data_dir: Path | None, say: Say, *, fetching: bool = True) -> Files:
     """The four files, unpacked and checked, from the first place that has them.
 
     A folder that was asked for (`data_dir`, or else SSL_RUNNER_DATA) is the only place then. If
-    none was: the cache, the folder of Debian's package, torchvision's download, Debian's archive.
+    none was: the cache, the folder of Debian's package, and where `fetching` is allowed
+    torchvision's download and Debian's archive.
 
     Raises:
         DataError: If the folder asked for lacks a file or has a wrong one; or if every place
@@ -82,9 +83,12 @@ def find_files(data_dir: Path | None, say: Say) -> Files:
     places: dict[str, Callable[[], Files]] = {
         "cache": lambda: _use_cache(cache, say),
         "Debian's package": lambda: _use_folder(fetch.DEBIAN_FOLDER, cache, say),
-        "torchvision": lambda: _use_fetched(fetch.fetch_with_torchvision, cache, say),
-        "Debian's archive": lambda: _use_fetched(fetch.fetch_with_apt, cache, say),
     }
+    if fetching:
+        places |= {
+            "torchvision": lambda: _use_fetched(fetch.fetch_with_torchvision, cache, say),
+            "Debian's archive": lambda: _use_fetched(fetch.fetch_with_apt, cache, say),
+        }
     failures = []
     for place, use in places.items():
         try:

@@ -10,6 +10,13 @@ from PIL import Image, ImageDraw, ImageFont
 _SIDE, _LINE, _GAP = 140, 22, 14
 
 
+def pixels_of(image_CHW: np.ndarray) -> Image.Image:
+    """A uint8 image of one channel or three; of any other number of channels, the first."""
+    if len(image_CHW) == 3:
+        return Image.fromarray(image_CHW.transpose(1, 2, 0))
+    return Image.fromarray(image_CHW[0])
+
+
 def draw_grid(images_nCHW: np.ndarray, texts: Sequence[str], columns: int) -> Image.Image:
     """The images in rows, enlarged without smoothing, each with its text below.
 
@@ -24,10 +31,7 @@ def draw_grid(images_nCHW: np.ndarray, texts: Sequence[str], columns: int) -> Im
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
     for place, (image, text) in enumerate(zip(images_nCHW, texts, strict=True)):
         left, top = _GAP + place % columns * width, _GAP + place // columns * height
-        pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
-        enlarged = (
-            Image.fromarray(pixels).convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
-        )
+        enlarged = pixels_of(image).convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
         picture.paste(enlarged, (left, top))
         pen.text((left, top + _SIDE + 2), text, fill="black", font=font)
     return picture

@@ -13,6 +13,9 @@ def main() -> int:
     parser.add_argument("results", nargs="?", default="results", help="folder or URI of the results")
     parser.add_argument("--sweep", help="the sweep; without it all of them")
     parser.add_argument(
+        "--baseline", help="what the differences are to: full, or a method; without it full, and pass"
+    )
+    parser.add_argument(
         "--format", default="table", choices=("table", "csv", "markdown"), help="how it is printed"
     )
     parser.add_argument(
@@ -37,7 +40,7 @@ def main() -> int:
             f"{f' of sweep {options.sweep!r}' if options.sweep else ''}. Run ssl_runner.tune first."
         )
     console = wide_console(record=options.svg is not None)
-    print_as(options.format, trials, console)
+    print_as(options.format, trials, console, options.baseline)
     if options.target is not None or options.labels is not None:
         print_extrapolation(trials, options.method, options.target, options.labels, console)
     try:
@@ -45,13 +48,13 @@ def main() -> int:
             flag = "--svg"
             console.save_svg(str(options.svg), title="python -m ssl_runner.report")
         if options.page or options.figures:
-            from ssl_runner.report.page import render_page, save_figures
+            from ssl_runner.report.page import find_dataset, render_page, save_figures
 
             epochs = results.epochs(options.sweep)
             if options.page:
                 flag = "--page"
-                title = options.sweep or ", ".join(sorted(set(trials["sweep"])))
-                options.page.write_text(render_page(trials, epochs, title), encoding="utf-8")
+                html = render_page(trials, epochs, find_dataset(trials), options.baseline)
+                options.page.write_text(html, encoding="utf-8")
             if options.figures:
                 flag = "--figures"
                 save_figures(trials, epochs, options.figures)

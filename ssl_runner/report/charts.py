@@ -6,6 +6,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from ssl_runner.report import words
 from ssl_runner.results import EPOCHS
 
 # Okabe and Ito's colours, told apart by colour-blind readers too, without their black and their
@@ -121,8 +122,8 @@ def label_chart(curve: pd.DataFrame, full: float | None) -> Spec:
         curve: From `results.label_curve`.
         full: Mean test accuracy with all labels, for a line across; None: there is none.
     """
-    several = curve["model"].nunique() > 1
-    names = curve["model"] + " " + curve["method"] if several else curve["method"]
+    varying = [name for name in words.keys_of(curve) if curve[name].nunique(dropna=False) > 1]
+    names = pd.Series([words.series(row, varying) for row in curve.to_dict("records")], dtype=str)
     spread = curve["test_accuracy_spread"].fillna(0.0)
     mean = curve["test_accuracy_mean"]
     points = curve.assign(configuration=names, low=mean - spread, high=mean + spread)

@@ -1,54 +1,59 @@
 """The comparison as one page that needs no network, and as picture files."""
 
+import base64
 import dataclasses
 import functools
+import io
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ssl_runner.config import AXES, SweepConfig, TrialConfig
+from ssl_runner.datasets import ImageDataset, load_dataset
+from ssl_runner.datasets.picture import pixels_of
 from ssl_runner.hyperparameters import HYPERPARAMETERS, defaults
-from ssl_runner.report import charts
+from ssl_runner.report import charts, words
 from ssl_runner.results import compare, label_curve
+from ssl_runner.results.schema import SETTINGS
 
 MOST_ROWS = 500
 """Rows of each of the page's tables, at the most."""
 
-_COLUMNS = (
-    ("labeled_images", "labels", "{:,.0f}", 1),
-    ("train_loss", "train loss", "{:.3f}", 1),
-    ("train_accuracy", "train acc", "{:.2f}", 100),
-    ("validation_loss", "val loss", "{:.3f}", 1),
-    ("validation_accuracy", "val acc", "{:.2f}", 100),
-    ("test_accuracy", "test acc", "{:.2f}", 100),
-)
+_HEADINGS = {
+    "train_loss": "train loss",
+    "train_accuracy": "train acc",
+    "validation_loss": "val loss",
+    "validation_accuracy": "val acc",
+    "test_loss": "test loss",
+    "test_accuracy": "test acc",
+}
+
+_IMAGES_OF_A_CLASS, _MOST_IMAGES = 2, 24
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of a data set as the page shows it: a data URI, and what it is, in words."""
+
+    uri: str
+    text: str
 
 
 def with_configuration(trials: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     """The trials with a column `configuration`: a name for each row of the comparison."""
-    keys = _keys(compared)
-    return trials.assign(configuration=[_name(row, keys) for row in trials[keys].to_dict("records")])
-
-
-def _keys(compared: pd.DataFrame) -> list[str]:
-    end = compared.columns.get_loc("labeled_images")
-    assert isinstance(end, int)
-    return list(compared.columns[:end])
-
-
-def _name(row: dict[Any, Any], keys: list[str]) -> str:
-    """A configuration in words, such as `CNN partial 0.1 fixmatch, lr 0.01`."""
-    fraction = "" if row["config"] == "full" else f" {row['label_fraction']:.4g}"
-    method = "" if row["method"] == "pass" else f" {row['method']}"
-    others = [f", {key.replace('_', ' ')} {row[key]}" for key in keys[4:] if not pd.isna(row[key])]
-    return f"{row['model']} {row['config']}{fraction}{method}{''.join(others)}"
+    keys = words.keys_of(compared)
+    return trials.assign(
+        configuration=[words.configuration(row, keys) for row in trials[keys].to_dict("records")]
+    )
 
 
 def make_charts(trials: pd.DataFrame, epochs: pd.DataFrame) -> dict[str, charts.Spec]:
@@ -57,31 +62,56 @@ def make_charts(trials: pd.DataFrame, epochs: pd.DataFrame) -> dict[str, charts.
     if compared.empty:
         return {}
     named = with_configuration(trials, compared)
-    configurations = [_name(row, _keys(compared)) for row in compared.to_dict("records")]
+    keys = words.keys_of(compared)
+    configurations = [words.configuration(row, keys) for row in compared.to_dict("records")]
     drawn = configurations[: charts.MOST_CURVES]
     done = named[named["status"] == "finished"]
     identity = named[["sweep", "trial_id", "configuration"]]
-    full = done.loc[done["config"] == "full", "test_accuracy"]
-    made = {
-        "labels": charts.label_chart(label_curve(trials), None if full.empty else float(full.mean()))
-    }
+    full = compared.loc[compared["config"] == "full", "test_accuracy_mean"]
+    line = float(full.iloc[0]) if len(full) == 1 else None  # of several, none is the one
+    made = {"labels": charts.label_chart(label_curve(trials), line)}
     made |= charts.learning_curves(epochs.merge(identity, on=["sweep", "trial_id"]), drawn)
     if done["data_digest"].nunique() == 1:  # classes of one data set
-        best = done.sort_values("test_accuracy").iloc[-1]
         made["classes"] = charts.class_chart(done, drawn)
-        made["confusion"] = charts.confusion_chart(best)
+        made["confusion"] = charts.confusion_chart(_best(done))
     return made
 
 
-def render_page(trials: pd.DataFrame, epochs: pd.DataFrame, title: str) -> str:
+def _best(done: pd.DataFrame) -> pd.Series:
+    """The finished trial of the highest test accuracy."""
+    best: pd.Series = done.sort_values("test_accuracy", kind="stable").iloc[-1]
+    return best
+
+
+def find_dataset(trials: pd.DataFrame) -> ImageDataset | None:
+    """The data set that all these trials are of, if it is a named one that is on this machine.
+
+    One by import path is not looked for: a table must not decide what code is run.
+    """
+    names = set(trials["dataset"])
+    if len(names) != 1 or ":" in (name := names.pop()):
+        return None
+    try:
+        return load_dataset(name, say=lambda line: None, fetch=False)
+    except ValueError:
+        return None
+
+
+def render_page(
+    trials: pd.DataFrame,
+    epochs: pd.DataFrame,
+    dataset: ImageDataset | None = None,
+    baseline: str | None = None,
+) -> str:
     """The page as HTML, with everything it needs inside.
 
     Args:
         trials, epochs: Rows as in `results/trials` and `results/epochs`.
-        title: The sweep's name.
+        dataset: Whose images it shows, if all trials are of it; None: no images.
+        baseline: What the differences are to; None: full, and `pass` where other methods are.
     """
-    compared = compare(trials)
-    keys = _keys(compared)
+    compared = compare(trials, (baseline,)) if baseline else compare(trials)
+    keys = words.keys_of(compared)
     made = make_charts(trials, epochs)
     records = compared.to_dict("records")
     done = trials[trials["status"] == "finished"]
@@ -92,23 +122,31 @@ def render_page(trials: pd.DataFrame, epochs: pd.DataFrame, title: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    configurations = [_name(row, keys) for row in records]
-    differences = [name for name in ("to_full", "to_pass") if _says_something(compared, name)]
+    configurations = [words.configuration(row, keys) for row in records]
+    references = words.differences(compared)
+    is_known = dataset is not None and set(trials["data_digest"].dropna()) == {dataset.digest}
+    images, mistakes = _pictures(dataset, done) if dataset is not None and is_known else ([], [])
     return environment.get_template("page.html").render(
-        title=title,
+        title=words.heading(trials),
+        sweeps=", ".join(sorted(set(trials["sweep"]))),
+        images=images,
+        mistakes=mistakes,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         script=_script(),
         charts=made,
-        headings=_headings(differences),
+        headings=[
+            *("configuration", "labels", *_HEADINGS.values()),
+            *(f"to {name}" for name in references),
+            *("steps", "seconds", "n"),
+        ],
         rows=[
-            {"name": name, "cells": _cells(row, differences), "config": row["config"]}
+            {"name": name, "cells": _cells(compared, row, references)}
             for name, row in list(zip(configurations, records, strict=True))[:MOST_ROWS]
         ],
         configurations=len(configurations),
         drawn=configurations[: charts.MOST_CURVES],
         colours=[charts.COLOURS[i % len(charts.COLOURS)] for i in range(len(configurations))],
-        validation=", ".join(sorted(set(done["validation"]))),
-        one_seed=bool((compared["n"] <= 1).all()),
+        caption=words.caption(trials, compared) if records else "",
         finished=len(done),
         failed=trials[trials["status"] == "failed"][
             ["trial_id", "model", "config", "label_fraction", "method", "seed", "error"]
@@ -119,6 +157,7 @@ def render_page(trials: pd.DataFrame, epochs: pd.DataFrame, title: str) -> str:
         .head(MOST_ROWS)
         .to_dict("records"),
         commands=[command_of(rows) for _, rows in trials.groupby("sweep")],
+        settings=_settings(trials),
         facts=_facts(trials),
     )
 
@@ -130,43 +169,50 @@ def _script() -> str:
     return bundle.replace("</script", "<\\/script")
 
 
-def _says_something(compared: pd.DataFrame, name: str) -> bool:
-    """Whether a difference is known of any configuration but its own reference."""
-    column, reference = ("config", "full") if name == "to_full" else ("method", "pass")
-    return bool(compared.loc[compared[column] != reference, f"{name}_mean"].notna().any())
-
-
-def _headings(differences: Sequence[str]) -> list[str]:
-    measured = [head for _, head, _, _ in _COLUMNS]
-    against = [name.replace("_", " ") for name in differences]
-    return ["configuration", *measured, *against, "steps", "seconds", "n"]
-
-
-def _cells(row: Mapping[Any, Any], differences: Sequence[str]) -> list[tuple[float, str]]:
-    """Each cell of a row: what it is sorted by, and its text."""
-    cells = []
-    for name, _, form, scale in _COLUMNS:
-        mean = row.get(f"{name}_mean", row.get(name))
-        spread: float = row.get(f"{name}_spread", float("nan"))
-        text = form.format(mean * scale) + (
-            "" if pd.isna(spread) else f" ± {form.format(spread * scale)}"
-        )
-        cells.append((float(mean), text))
-    for name in differences:
-        mean, low, high = (row[f"{name}_{part}"] for part in ("mean", "low", "high"))
-        is_reference = row["config"] == "full" if name == "to_full" else row["method"] == "pass"
-        text = "–" if pd.isna(mean) or is_reference else f"{100 * mean:+.2f}"
-        if text != "–" and not pd.isna(low):
-            text += f" ({100 * low:+.2f} to {100 * high:+.2f})"
-        cells.append((-1e9 if text == "–" else float(mean), text))
+def _cells(
+    compared: pd.DataFrame, row: words.Row, references: Sequence[str]
+) -> list[tuple[float, str, bool]]:
+    """Each cell of a row: what it is sorted by, its text, and whether it is the best of its column."""
+    cells = [(float(row["labeled_images"]), f"{row['labeled_images']:,.0f}", False)]
+    for name in _HEADINGS:
+        best = words.is_best(compared, row, name)
+        cells.append((float(row[f"{name}_mean"]), words.with_spread(row, name), best))
+    for name in references:
+        text = words.difference(row, name)
+        cells.append((-1e9 if text == "–" else float(row[f"to_{name}_mean"]), text, False))
     for name, form in (("steps", "{:,.0f}"), ("seconds", "{:.1f}"), ("n", "{}")):
-        cells.append((float(row[name]), form.format(row[name])))
+        cells.append((float(row[name]), form.format(row[name]), False))
     return cells
+
+
+def _pictures(dataset: ImageDataset, done: pd.DataFrame) -> tuple[list[Picture], list[Picture]]:
+    """Some training images of each class, and what the best trial gets most wrong."""
+    train, test = dataset.train, dataset.test
+    names = train.class_names
+    places = [
+        place
+        for k in range(len(names))
+        for place in np.flatnonzero(train.labels == k)[:_IMAGES_OF_A_CLASS]
+    ]
+    images = [_picture(train.images[n], names[train.labels[n]]) for n in places[:_MOST_IMAGES]]
+    mistakes = [] if done.empty else _best(done)["mistakes"]
+    return images, [
+        _picture(test.images[n], f"{names[test.labels[n]]}, taken for {names[taken]}")
+        for n, taken in (() if mistakes is None else mistakes)
+    ]
+
+
+def _picture(image_CHW: np.ndarray, text: str) -> Picture:
+    file = io.BytesIO()
+    pixels_of(image_CHW).save(file, "PNG", optimize=True)
+    return Picture(f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}", text)
 
 
 def command_of(rows: pd.DataFrame) -> str:
     """The command that runs the trials of a sweep, read off its rows."""
     arguments = ["--name", str(rows["sweep"].iloc[0])]
+    for question in rows["question"].dropna().head(1):
+        arguments += ["--question", str(question)]
     arguments += [
         "--configs",
         *(name for name in ("full", "partial") if (rows["config"] == name).any()),
@@ -210,6 +256,24 @@ def _text(value: Any) -> str:
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
+def _settings(trials: pd.DataFrame) -> dict[str, str]:
+    """The settings of the trials, those that vary first, each with its values; null ones left out."""
+    varied: dict[str, str] = {}
+    constant: dict[str, str] = {}
+    for name in SETTINGS:
+        values = trials[name].dropna().sort_values().unique()
+        if len(values):
+            is_varied = trials[name].nunique(dropna=False) > 1
+            (varied if is_varied else constant)[name.replace("_", " ")] = _several(list(values))
+    return varied | constant
+
+
+def _several(values: Sequence[Any]) -> str:
+    """Values in a line, the first of very many."""
+    more = f" and {len(values) - 12} more" if len(values) > 12 else ""
+    return ", ".join(_text(value) for value in values[:12]) + more or "–"
+
+
 def _facts(trials: pd.DataFrame) -> dict[str, str]:
     """What else is needed to run it again, each with all its values."""
     facts = {
@@ -226,12 +290,7 @@ def _facts(trials: pd.DataFrame) -> dict[str, str]:
         "PyTorch": "torch_version",
         "Ray": "ray_version",
     }
-    found = {}
-    for what, column in facts.items():
-        values = [str(value) for value in trials[column].dropna().unique()]
-        more = f" and {len(values) - 12} more" if len(values) > 12 else ""
-        found[what] = ", ".join(values[:12]) + more or "–"
-    return found
+    return {what: _several(list(trials[column].dropna().unique())) for what, column in facts.items()}
 
 
 def save_figures(trials: pd.DataFrame, epochs: pd.DataFrame, folder: Path) -> list[Path]:

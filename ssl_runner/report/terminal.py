@@ -2,39 +2,22 @@
 
 import math
 import time
-from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from rich.bar import Bar
 from rich.box import MARKDOWN, SIMPLE_HEAD, Box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ssl_runner.report import words
+
 # pandas takes half a second to import, which --help and a refused flag can do without.
 if TYPE_CHECKING:
     import pandas as pd
 
     from ssl_runner.results import ResultsFolder
-
-
-def _cell(mean: float, spread: float, percent: bool) -> str:
-    """A mean, with its spread where there is one."""
-    if math.isnan(mean):
-        return "–"
-    scale, digits = (100, 2) if percent else (1, 3)
-    text = f"{mean * scale:.{digits}f}"
-    return text if math.isnan(spread) else f"{text} ± {spread * scale:.{digits}f}"
-
-
-def _difference(row: Mapping[Hashable, Any], name: str) -> str:
-    """A mean difference in points, with its confidence interval where there is one."""
-    mean, low, high = (row[f"{name}_{part}"] for part in ("mean", "low", "high"))
-    is_reference = row["config"] == "full" if name == "to_full" else row["method"] == "pass"
-    if math.isnan(mean) or is_reference:
-        return "–"
-    text = f"{100 * mean:+.2f}"
-    return text if math.isnan(low) else f"{text} ({100 * low:+.2f} to {100 * high:+.2f})"
 
 
 def _key(value: object) -> Text:
@@ -44,64 +27,46 @@ def _key(value: object) -> Text:
     return Text(str(value))
 
 
-def _star(compared: "pd.DataFrame", row: Mapping[Hashable, Any], name: str) -> str:
-    """A mark for the best of several rows: the lowest loss, the highest accuracy."""
-    means = compared[f"{name}_mean"]
-    best = means.min() if name.endswith("loss") else means.max()
-    return "*" if means.nunique() > 1 and row[f"{name}_mean"] == best else ""
-
-
-def comparison_table(trials: "pd.DataFrame", box: Box = SIMPLE_HEAD) -> Table:
+def comparison_table(
+    trials: "pd.DataFrame", box: Box = SIMPLE_HEAD, baseline: str | None = None
+) -> Table:
     """`results.compare` as a table for the terminal, the best of each column marked with a star.
 
     Args:
         trials: Rows as in `results/trials`.
         box: Its lines.
+        baseline: What the differences are to; None: full, and `pass` where other methods are.
     """
     from ssl_runner.results import compare
 
-    compared = compare(trials)
-    validation = ", ".join(sorted(set(trials["validation"])))
+    compared = compare(trials, (baseline,)) if baseline else compare(trials)
     table = Table(
-        title=Text(f"{', '.join(sorted(set(trials['sweep'])))}: how far do the labels go?"),
-        caption=Text(
-            f"Accuracies in %, losses in nats, mean ± standard deviation over n trials; differences in "
-            f"points, paired by seed, with their 95 % interval. Validation on: {validation}."
-        ),
+        title=Text(words.heading(trials)),
+        caption=Text(f"{words.caption(trials, compared)} *: the best of its column."),
         box=box,
         show_edge=False,
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    last_key = compared.columns.get_loc("labeled_images")
-    assert isinstance(last_key, int)
-    keys = list(compared.columns[:last_key])
-    has_methods = (compared["method"] != "pass").any()
-    differences = ["to_full", "to_pass"] if has_methods else ["to_full"]
+    keys, references = words.keys_of(compared), words.differences(compared)
     for name in keys:
         table.add_column(name.replace("_", "\n"), no_wrap=True, overflow="ignore")
     for heading in (
         *("labels", "train loss", "train acc", "val loss", "val acc", "test acc"),
-        *(name.replace("_", " ") for name in differences),
+        *(f"to {name}" for name in references),
         *("steps", "seconds", "n"),
     ):
         table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
     for row in compared.to_dict("records"):
-        figures = [
-            _cell(row[f"{name}_mean"], row[f"{name}_spread"], percent) + _star(compared, row, name)
-            for name, percent in (
-                ("train_loss", False),
-                ("train_accuracy", True),
-                ("validation_loss", False),
-                ("validation_accuracy", True),
-                ("test_accuracy", True),
-            )
-        ]
-        figures += [_difference(row, name) for name in differences]
         table.add_row(
             *(_key(row[name]) for name in keys),
             f"{row['labeled_images']:,.0f}",
-            *figures,
+            *(
+                words.with_spread(row, name) + ("*" if words.is_best(compared, row, name) else "")
+                for name in words.RANKED
+                if name != "test_loss"
+            ),
+            *(words.difference(row, name) for name in references),
             f"{row['steps']:,.0f}",
             f"{row['seconds']:.1f}",
             str(row["n"]),
@@ -109,27 +74,66 @@ def comparison_table(trials: "pd.DataFrame", box: Box = SIMPLE_HEAD) -> Table:
     return table
 
 
-def print_as(form: str, trials: "pd.DataFrame", console: Console) -> None:
+_MOST_BARS, _BAR_WIDTH = 40, 50
+
+
+def label_bars(trials: "pd.DataFrame") -> Table | None:
+    """The label curve as bars; None where it has one point or too many."""
+    from ssl_runner.results import label_curve
+
+    curve = label_curve(trials)
+    if curve["labeled_images"].nunique() < 2 or len(curve) > _MOST_BARS:
+        return None
+    # From a round figure below the lowest, so that the differences show.
+    low = math.floor(curve["test_accuracy_mean"].min() * 20 - 0.5) / 20
+    high = curve["test_accuracy_mean"].max()
+    table = Table(
+        title=Text(f"test accuracy by labeled images; the bars begin at {low:.0%}"),
+        box=None,
+        show_header=False,
+        pad_edge=False,
+    )
+    names = [name for name in words.keys_of(curve) if curve[name].nunique(dropna=False) > 1]
+    for justify in (*("left" for _ in names), "right", "left", "right"):
+        table.add_column(justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for row in curve.to_dict("records"):
+        share = (row["test_accuracy_mean"] - low) / (high - low)
+        table.add_row(
+            *(_key(row[name]) for name in names),
+            f"{row['labeled_images']:,.0f}",
+            Bar(1, 0, share, width=_BAR_WIDTH),
+            words.with_spread(row, "test_accuracy"),
+        )
+    return table
+
+
+def print_as(form: str, trials: "pd.DataFrame", console: Console, baseline: str | None = None) -> None:
     """Print the comparison as a `table`, as `markdown`, or as `csv` with every figure unrounded."""
     if form == "csv":
         from ssl_runner.results import compare
 
-        console.file.write(compare(trials).to_csv(index=False))
+        compared = compare(trials, (baseline,)) if baseline else compare(trials)
+        console.file.write(compared.to_csv(index=False))
     elif form == "markdown":
-        table = comparison_table(trials, MARKDOWN)
+        table = comparison_table(trials, MARKDOWN, baseline)
         table.title = table.caption = None
         for column in table.columns:  # a line break would end the row
             column.header = str(column.header).replace("\n", " ")
         _print_whole(table, console)
     else:
-        print_comparison(trials, console)
+        print_comparison(trials, console, baseline)
 
 
-def print_comparison(trials: "pd.DataFrame", console: Console) -> None:
-    """Print the comparison, and each failed trial with its reason."""
+def print_comparison(trials: "pd.DataFrame", console: Console, baseline: str | None = None) -> None:
+    """Print the comparison, the label curve, and each failed trial with its reason."""
     if (trials["status"] == "finished").any():
-        _print_whole(comparison_table(trials), console)
-    for row in trials[trials["status"] == "failed"].to_dict("records"):
+        _print_whole(comparison_table(trials, baseline=baseline), console)
+        if (bars := label_bars(trials)) is not None:
+            _print_whole(bars, console)
+    failed = trials[trials["status"] == "failed"]
+    if len(failed):
+        console.print(f"{len(failed)} of {len(trials)} trials failed:", style="red", highlight=False)
+    for row in failed.to_dict("records"):
         console.print(
             f"failed: {row['trial_id']} ({row['model']} {row['config']} {row['label_fraction']:g} "
             f"seed {row['seed']}): {row['error']}",

@@ -1,5 +1,6 @@
 """Trials compared: averaged over their seeds, and each against its own reference."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -26,25 +27,63 @@ _SEEDS = ("seed", "split_seed")
 _OF_METHOD = (*HYPERPARAMETERS, "order")
 
 
-def compare(trials: pd.DataFrame) -> pd.DataFrame:
+def compare(trials: pd.DataFrame, baselines: Sequence[str] = ("full", "pass")) -> pd.DataFrame:
     """The table the notebook ends with: full against each fraction, averaged over the seeds.
 
     Args:
         trials: Rows as in `results/trials`; those that did not finish are left out.
+        baselines: What the others are compared with: `full`, or methods of the partial trials.
 
     Returns:
         A row per configuration (model, config, label fraction, method, and any other setting that
         varies but the seeds), best-labeled first. For each of training, validation and test, loss
         and accuracy: `…_mean` and `…_spread` (standard deviation of a sample; NaN where n is 1).
         `to_full_…`: the test accuracy less that of full with the same seed and other settings, and
-        `to_pass_…`: less that of `pass` with the same seeds, label fraction and other settings:
+        `to_pass_…` (or another method): less that of `pass` with the same seeds, label fraction and
+        other settings:
         mean, spread, and `low` and `high`, the 95 % confidence interval of the mean difference by
         Student's t over the pairs (NaN where there are fewer than two, or there is none to compare
         with). Means of steps, images and seconds. `n`: the number of trials.
+
+    Raises:
+        ValueError: If a baseline is neither full nor `pass` nor a method of the trials.
     """
+    known = ["full", *dict.fromkeys(["pass", *trials["method"]])]
+    for name in baselines:
+        if name not in known:
+            raise ValueError(
+                f"the baseline must be one of {', '.join(known)}, got {name!r}. "
+                "It is full, or a method of these trials."
+            )
     done = trials[trials["status"] == "finished"]
+    varying = _varying(done)
+    shared = [name for name in varying if name not in HYPERPARAMETERS]
+    same_labels = ["model", "label_fraction", *_SEEDS, *(set(shared) - {"order"})]
+    for name in baselines:
+        is_full = name == "full"
+        reference = done["config"] == "full" if is_full else done["method"] == name
+        keys = ["model", "seed", *shared] if is_full else same_labels
+        done = _paired(done, reference, keys, f"to_{name}")
+    aggregates: dict[str, Any] = {"labeled_images": ("labeled_images", "first")}
+    for name in (*_COMPARED, *(f"to_{baseline}" for baseline in baselines)):
+        aggregates[f"{name}_mean"] = (name, "mean")
+        aggregates[f"{name}_spread"] = (name, "std")
+        if name.startswith("to_"):
+            aggregates[f"{name}_n"] = (name, "count")
+    aggregates |= {name: (name, "mean") for name in _TOTALS}
+    aggregates["n"] = ("trial_id", "count")
+    keys = [*_ALWAYS, *varying]
+    table: pd.DataFrame = done.groupby(keys, dropna=False, sort=False).agg(**aggregates).reset_index()
+    for name in baselines:
+        _add_interval(table, f"to_{name}")
+    order = [*varying, "model", "label_fraction", "method"]
+    return table.sort_values(order, key=_sort_key, ignore_index=True)
+
+
+def _varying(done: pd.DataFrame) -> list[str]:
+    """The settings that vary, but for those that every comparison names, and the seeds."""
     within = done.groupby("method")
-    varying = [
+    return [
         name
         for name in ("sweep", *SETTINGS)
         if name not in (*_ALWAYS, *_SEEDS)
@@ -54,24 +93,6 @@ def compare(trials: pd.DataFrame) -> pd.DataFrame:
             else done[name].nunique(dropna=False) > 1
         )
     ]
-    shared = [name for name in varying if name not in HYPERPARAMETERS]
-    done = _paired(done, done["config"] == "full", ["model", "seed", *shared], "to_full")
-    same_labels = ["model", "label_fraction", *_SEEDS, *(set(shared) - {"order"})]
-    done = _paired(done, done["method"] == "pass", same_labels, "to_pass")
-    aggregates: dict[str, Any] = {"labeled_images": ("labeled_images", "first")}
-    for name in (*_COMPARED, "to_full", "to_pass"):
-        aggregates[f"{name}_mean"] = (name, "mean")
-        aggregates[f"{name}_spread"] = (name, "std")
-        if name.startswith("to_"):
-            aggregates[f"{name}_n"] = (name, "count")
-    aggregates |= {name: (name, "mean") for name in _TOTALS}
-    aggregates["n"] = ("trial_id", "count")
-    keys = [*_ALWAYS, *varying]
-    table: pd.DataFrame = done.groupby(keys, dropna=False, sort=False).agg(**aggregates).reset_index()
-    for name in ("to_full", "to_pass"):
-        _add_interval(table, name)
-    order = [*varying, "model", "label_fraction", "method"]
-    return table.sort_values(order, key=_sort_key, ignore_index=True)
 
 
 def _sort_key(column: pd.Series) -> pd.Series:
@@ -109,18 +130,23 @@ def label_curve(trials: pd.DataFrame) -> pd.DataFrame:
         trials: Rows as in `results/trials`; those that did not finish are left out.
 
     Returns:
-        A row per model, method and number of labeled images, ascending: `test_accuracy_mean`,
-        `test_accuracy_spread` (NaN where n is 1) and `n`. Full, which has no unlabeled image, stands
-        as the last point of every method of its model.
+        A row per model, method, any other setting that varies but the seeds, and number of labeled
+        images, ascending: `test_accuracy_mean`, `test_accuracy_spread` (NaN where n is 1) and `n`.
+        Full, which has no unlabeled image, stands as the last point of every method's curve.
     """
     done = trials[trials["status"] == "finished"]
-    full = done[done["config"] == "full"]
-    methods = done.loc[done["config"] == "partial", ["model", "method"]].drop_duplicates()
-    last = full.drop(columns="method").merge(methods, on="model", how="left")
+    varying = _varying(done)
+    full, partial = (done[done["config"] == config] for config in ("full", "partial"))
+    shared = [name for name in varying if name not in _OF_METHOD]
+    keys = ["model", "method", *varying]
+    of_method = [name for name in keys if name not in ("model", *shared)]
+    curves = partial[keys].drop_duplicates()
+    last = full.drop(columns=of_method).merge(curves, on=["model", *shared], how="left")
     last["method"] = last["method"].fillna("pass")
-    points = pd.concat([done[done["config"] == "partial"], last], ignore_index=True)
+    points = [part[[*keys, "labeled_images", "test_accuracy"]] for part in (partial, last)]
     curve: pd.DataFrame = (
-        points.groupby(["model", "method", "labeled_images"])["test_accuracy"]
+        pd.concat([part for part in points if len(part)] or points, ignore_index=True)
+        .groupby([*keys, "labeled_images"], dropna=False)["test_accuracy"]
         .agg(test_accuracy_mean="mean", test_accuracy_spread="std", n="count")
         .reset_index()
     )

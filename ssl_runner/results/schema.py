@@ -90,6 +90,7 @@ TRIALS = _schema(
     | {
         "status": (_TEXT, "finished or failed"),
         "error": (_TEXT, "why it failed; null: it did not"),
+        "question": (_TEXT, "what the sweep asks, in its own words; null: it does not say"),
     }
     | SETTINGS
     | {
@@ -112,6 +113,10 @@ TRIALS = _schema(
         "test_accuracy_per_class": (pa.list_(_REAL), "the same for each class"),
         "confusion": (pa.list_(pa.list_(_WHOLE)), "test images, true class × predicted class"),
         "class_names": (pa.list_(_TEXT), "names of the classes"),
+        "mistakes": (
+            pa.list_(pa.list_(_WHOLE)),
+            "wrong test images of the largest loss: place in the test set, class it was taken for",
+        ),
         "steps": (_WHOLE, "optimizer steps"),
         "passed": (_WHOLE, "unlabeled batches passed over"),
         "images": (_WHOLE, "labeled images learned from, with repetition"),

@@ -26,6 +26,7 @@ class TrialData:
         labeled, unlabeled: The two pools, disjoint and sorted.
         validation, test: Pairs of images (uint8) and classes to evaluate on; `test` is None where
             the test images validate.
+        test_places: Where each test image stands in the data set's own test images.
         classes: Names of the classes, (K,).
         split_digest: Tells this choice of labeled images from any other.
     """
@@ -37,6 +38,7 @@ class TrialData:
     unlabeled: np.ndarray
     validation: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray] | None
+    test_places: np.ndarray
     classes: tuple[str, ...]
     split_digest: str
 
@@ -49,12 +51,14 @@ def prepare(config: TrialConfig, dataset: ImageDataset) -> TrialData:
     """
     train, test = dataset.train, dataset.test
     pool = np.arange(len(train.labels))
-    test_indices: np.ndarray | slice = slice(None)
+    test_places = np.arange(len(test.labels))
     if config.subset is not None:
         pool = stratified_sample(train.labels, config.subset, _SUBSET_SEED)
         share_of_test = max(1, round(len(test.labels) * config.subset / len(train.labels)))
-        test_indices = stratified_sample(test.labels, share_of_test, _SUBSET_SEED)
-    test_pair = (test.images[test_indices], test.labels[test_indices])
+        test_places = stratified_sample(test.labels, share_of_test, _SUBSET_SEED)
+    is_whole = len(test_places) == len(test.labels)  # then no copy is made
+    chosen = slice(None) if is_whole else test_places
+    test_pair = (test.images[chosen], test.labels[chosen])
     validation, final_test = test_pair, None
     if config.holdout:
         if config.holdout >= len(pool):
@@ -83,6 +87,7 @@ def prepare(config: TrialConfig, dataset: ImageDataset) -> TrialData:
         unlabeled=np.setdiff1d(pool, labeled, assume_unique=True),
         validation=validation,
         test=final_test,
+        test_places=test_places,
         classes=train.class_names,
         split_digest=digest(labeled),
     )

@@ -1,6 +1,6 @@
 """Figures over a whole set of images, exact over all ranks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,10 +11,14 @@ from torch import nn
 from ssl_runner.sampler import share
 from ssl_runner.train.device import autocast, to_model_input
 
-# N = images, B = images in a batch, C = channels, H and W = height and width, K = classes
+# N = images, B = images in a batch, C = channels, H and W = height and width, K = classes,
+# M = images that are kept as mistakes
 
 EVALUATION_BATCH = {"cpu": 250, "cuda": 5000}
 """Images evaluated at a time: enough to keep the cores busy; on a CPU few enough for its caches."""
+
+MISTAKES = 25
+"""Images that are remembered of those classified wrong."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +29,14 @@ class Evaluation:
         loss: Mean cross entropy in nats.
         accuracy: Share of the images that are classified right.
         confusion: Counts, true class × predicted class, (K, K).
+        mistakes: Of the images classified wrong, those of the largest loss, that one first: the
+            image's place among all, and the class it was taken for.
     """
 
     loss: float
     accuracy: float
     confusion: list[list[int]]
+    mistakes: list[list[int]] = field(default_factory=list)
 
     @property
     def accuracy_per_class(self) -> list[float]:
@@ -66,6 +73,7 @@ def evaluate(
     start, stop = share(len(labels_N), rank, world_size)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=device)
+    mistakes_M3 = torch.full((MISTAKES, 3), -1.0, dtype=torch.float64, device=device)
     was_training = model.training
     model.eval()
     size = EVALUATION_BATCH[device.type]
@@ -75,20 +83,37 @@ def evaluate(
         labels_B = _part(labels_N, part).to(device, non_blocking=True)
         with autocast(precision, device):
             scores_BK = model(images_BCHW)
-        loss_sum += F.cross_entropy(scores_BK.float(), labels_B, reduction="sum")
+        losses_B = F.cross_entropy(scores_BK.float(), labels_B, reduction="none").double()
+        loss_sum += losses_B.sum()
         # Not bincount, which on a GPU waits for the scores to find the largest index.
-        cells_B = labels_B * classes + scores_BK.argmax(1)
+        predicted_B = scores_BK.argmax(1)
+        cells_B = labels_B * classes + predicted_B
         confusion.scatter_add_(0, cells_B, torch.ones_like(cells_B))
+        places_B = torch.arange(part.start, part.stop, device=device)
+        wrong_B = predicted_B != labels_B
+        batch_B3 = torch.stack((losses_B.where(wrong_B, -1.0), places_B, predicted_B), dim=1)
+        mistakes_M3 = _worst(torch.cat((mistakes_M3, batch_B3)))
     model.train(was_training)
     sum_over_ranks(loss_sum, group)
     sum_over_ranks(confusion, group)
+    if group is not None:
+        of_each_rank = [torch.empty_like(mistakes_M3) for _ in range(world_size)]
+        dist.all_gather(of_each_rank, mistakes_M3, group=group)
+        mistakes_M3 = _worst(torch.cat(of_each_rank))
     matrix = confusion.view(classes, classes)
     total = len(labels_N)
     return Evaluation(
         loss=float(loss_sum) / total,
         accuracy=int(matrix.trace()) / total,
         confusion=matrix.tolist(),
+        mistakes=[[int(place), int(taken)] for loss, place, taken in mistakes_M3.tolist() if loss >= 0],
     )
+
+
+def _worst(rows_N3: torch.Tensor) -> torch.Tensor:
+    """The rows of the largest first column; of equal ones the earlier, so that ranks change nothing."""
+    order = rows_N3[:, 0].sort(descending=True, stable=True).indices[:MISTAKES]
+    return rows_N3[order]
 
 
 def _part(rows_N: np.ndarray | torch.Tensor, part: slice) -> torch.Tensor:

@@ -17,7 +17,7 @@ from ssl_runner.datasets import ImageDataset, load_dataset
 from ssl_runner.methods import build_method
 from ssl_runner.models import build_model
 from ssl_runner.progress import ProgressCallback, SweepProgress, images_worked
-from ssl_runner.report.page import render_page
+from ssl_runner.report.page import find_dataset, render_page
 from ssl_runner.report.terminal import print_comparison, wide_console
 from ssl_runner.results import ResultsFolder
 from ssl_runner.storage import is_local, write_whole
@@ -63,14 +63,15 @@ def _run_alone(
         skipped = len(trials) - len(pending)
         console.print(f"{skipped} of {len(trials)} trials are in {command.results} already")
     results.remove_leftovers(sweep.name, statuses)
+    dataset = None
     if pending:
-        _run(command, results, pending, console)
+        dataset = _run(command, results, pending, console)
         results.tidy()
     rows = results.trials(sweep.name)
     print_comparison(rows[rows["trial_id"].isin([trial.trial_id for trial in trials])], console)
     page = f"{results.root}/{sweep.name}.html"
     try:
-        html = render_page(rows, results.epochs(sweep.name), sweep.name)
+        html = render_page(rows, results.epochs(sweep.name), dataset or find_dataset(rows))
         write_whole(results.filesystem, page, html.encode())
     except OSError as error:
         console.print(f"the page could not be written: {error.strerror or error}", style="red")
@@ -94,7 +95,8 @@ def _run_alone(
 
 def _run(
     command: Command, results: ResultsFolder, pending: Sequence[TrialConfig], console: Console
-) -> None:
+) -> ImageDataset:
+    """Run the trials that have no row yet; returns what they were trained on."""
     sweep = command.sweep
     if command.address is None:
         check_fits(sweep, this_machine())
@@ -125,6 +127,7 @@ def _run(
         storage = f"{results.location}/ray" if cluster.scratch is None else str(cluster.scratch)
         shared = Shared(
             sweep=sweep.name,
+            question=sweep.question,
             results=results.location,
             dataset=[ray.put(dataset)],
             threads=sweep.threads,
@@ -169,6 +172,7 @@ def _run(
                 ),
             ).fit()
         stop_if_asked()
+    return dataset
 
 
 SizeKey = tuple[int | None, int, float]

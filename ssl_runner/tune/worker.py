@@ -20,6 +20,7 @@ class Shared:
 
     Attributes:
         sweep: Name of the sweep.
+        question: What it asks, or None.
         results: Folder or URI of the results.
         dataset: The data set in Ray's object store, in a list so that it is not fetched on the way.
         threads: Threads of each worker.
@@ -33,6 +34,7 @@ class Shared:
     """
 
     sweep: str
+    question: str | None
     results: str
     dataset: list[Any]
     threads: int
@@ -48,6 +50,7 @@ class Shared:
         """Where a trial runs and keeps its state."""
         return Setting(
             sweep=self.sweep,
+            question=self.question,
             checkpoints=ResultsFolder(self.results).checkpoints(self.sweep, config.trial_id),
             threads=self.threads,
             checkpoint_steps=self.checkpoint_steps,

@@ -1,0 +1,117 @@
+"""What terminal and page say alike: headings, configurations, differences, the best."""
+
+import math
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any
+
+# pandas takes half a second to import, which --help and a refused flag can do without.
+if TYPE_CHECKING:
+    import pandas as pd
+
+QUESTION = "how far do the labels go?"
+"""What a sweep asks that does not say what it asks."""
+
+RANKED = {
+    "train_loss": False,
+    "train_accuracy": True,
+    "validation_loss": False,
+    "validation_accuracy": True,
+    "test_loss": False,
+    "test_accuracy": True,
+}
+"""The compared figures, and whether they are shares, of which more is better."""
+
+Row = Mapping[Hashable, Any]
+"""A row of `results.compare`."""
+
+
+def heading(trials: "pd.DataFrame") -> str:
+    """The names of the sweeps, and what they ask."""
+    questions = list(dict.fromkeys(trials["question"].dropna()))
+    return f"{', '.join(sorted(set(trials['sweep'])))}: {' '.join(questions) or QUESTION}"
+
+
+def keys_of(compared: "pd.DataFrame") -> list[str]:
+    """The columns that tell the rows of a comparison, or the lines of a label curve, apart."""
+    end = compared.columns.get_loc("labeled_images")
+    assert isinstance(end, int)
+    return list(compared.columns[:end])
+
+
+def configuration(row: Mapping[Any, Any], keys: list[str]) -> str:
+    """A configuration in words, such as `CNN partial 0.1 fixmatch, lr 0.01`."""
+    fraction = "" if row["config"] == "full" else f" {row['label_fraction']:.4g}"
+    method = "" if row["method"] == "pass" else f" {row['method']}"
+    return f"{row['model']} {row['config']}{fraction}{method}{_others(row, keys[4:])}"
+
+
+def series(row: Mapping[Any, Any], varying: list[str]) -> str:
+    """A label curve in words: its method, its model where there are several, what else varies."""
+    model = f"{row['model']} " if "model" in varying else ""
+    others = [name for name in varying if name not in ("model", "method")]
+    return f"{model}{row['method']}{_others(row, others)}"
+
+
+def _others(row: Mapping[Any, Any], names: list[str]) -> str:
+    """Other settings, such as `, lr 0.01`; those without a value left out."""
+    known = [name for name in names if row[name] is not None and row[name] == row[name]]
+    return "".join(f", {name.replace('_', ' ')} {row[name]}" for name in known)
+
+
+def differences(compared: "pd.DataFrame") -> list[str]:
+    """The references ("full", "pass", …) that any other configuration is compared with."""
+    names = [
+        name[3:-5] for name in map(str, compared) if name.startswith("to_") and name.endswith("_mean")
+    ]
+    return [
+        name
+        for name in names
+        if any(
+            not (math.isnan(row[f"to_{name}_mean"]) or _is_reference(row, name))
+            for row in compared.to_dict("records")
+        )
+    ]
+
+
+def difference(row: Row, baseline: str) -> str:
+    """A mean difference in points, with its confidence interval where there is one."""
+    mean, low, high = (row[f"to_{baseline}_{part}"] for part in ("mean", "low", "high"))
+    if math.isnan(mean) or _is_reference(row, baseline):
+        return "–"
+    text = f"{100 * mean:+.2f}"
+    return text if math.isnan(low) else f"{text} ({100 * low:+.2f} to {100 * high:+.2f})"
+
+
+def _is_reference(row: Row, baseline: str) -> bool:
+    return bool(row["config"] == "full" if baseline == "full" else row["method"] == baseline)
+
+
+def is_best(compared: "pd.DataFrame", row: Row, name: str) -> bool:
+    """Whether a row has the best of several means: the lowest loss, the highest accuracy."""
+    means = compared[f"{name}_mean"]
+    best = means.max() if RANKED[name] else means.min()
+    return bool(means.nunique() > 1 and row[f"{name}_mean"] == best)
+
+
+def with_spread(row: Row, name: str) -> str:
+    """A mean, with its spread where there is one; shares in %."""
+    mean, spread = row[f"{name}_mean"], row[f"{name}_spread"]
+    if math.isnan(mean):
+        return "–"
+    scale, digits = (100, 2) if RANKED[name] else (1, 3)
+    text = f"{mean * scale:.{digits}f}"
+    return text if math.isnan(spread) else f"{text} ± {spread * scale:.{digits}f}"
+
+
+def caption(trials: "pd.DataFrame", compared: "pd.DataFrame") -> str:
+    """How the figures of a comparison are to be read."""
+    done = trials[trials["status"] == "finished"]
+    text = "Accuracies in %, losses in nats, "
+    if (compared["n"] <= 1).all():
+        text += "one seed each, so no spread and no interval can be given"
+    else:
+        text += "mean ± standard deviation over n trials"
+    if differences(compared):
+        text += "; differences in test accuracy in points, paired by seed"
+        text += "" if (compared["n"] <= 1).all() else ", with their 95 % interval"
+    return f"{text}. Validation on: {', '.join(sorted(set(done['validation'])))}."
