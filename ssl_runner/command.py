@@ -26,6 +26,8 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
+LOGGERS = ("tensorboard", "mlflow", "wandb")
+
 # What `--smoke` changes; experiments/smoke.yaml says the same.
 SMOKE: dict[str, object] = {
     "name": "smoke",
@@ -47,6 +49,7 @@ class Command:
         yes: Whether so many trials are meant, however many they are.
         fresh: Whether to forget what is there of this sweep.
         retry_failed: Whether to run trials again that failed.
+        log: Where the epochs are shown besides: names of `LOGGERS`.
         dry_run: Whether only to print what would run.
         verbose: Whether to let Ray's own output through.
     """
@@ -58,6 +61,7 @@ class Command:
     fresh: bool = False
     yes: bool = False
     retry_failed: bool = False
+    log: Sequence[str] = ("tensorboard",)
     dry_run: bool = False
     verbose: bool = False
 
@@ -193,6 +197,13 @@ def _parser(prog: str, description: str, single: bool) -> Parser:
     if not single:
         run.add_argument("--yes", action="store_true", help="start however many trials there are")
         run.add_argument("--retry-failed", action="store_true", help="run trials again that failed")
+        run.add_argument(
+            "--log",
+            nargs="*",
+            default=["tensorboard"],
+            choices=LOGGERS,
+            help="show the epochs there too; nothing named: nowhere (default: tensorboard)",
+        )
         run.add_argument(
             "--address",
             default=os.environ.get("RAY_ADDRESS") or None,

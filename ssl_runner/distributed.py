@@ -12,7 +12,7 @@ from ray.train.v2.api.config import LoggingConfig
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from ssl_runner.config import TrialConfig
-from ssl_runner.trial import Rows, Setting, failed_rows, run_trial
+from ssl_runner.trial import Rows, Setting, failed_rows, loggers_place, run_trial
 
 RESTARTS = 2
 """How often a trial goes on from its last checkpoint after a worker has died."""
@@ -22,7 +22,8 @@ def _work(shared: dict[str, Any]) -> Rows:
     """One worker: the same `run_trial` as without Ray Train, with the group it is in."""
 
     def tell(metrics: dict[str, Any]) -> None:
-        ray.train.report(metrics)  # a barrier: every rank comes by, after every epoch
+        # A barrier: every rank comes by, after every epoch.
+        ray.train.report(metrics | loggers_place(metrics))
 
     return run_trial(
         shared["config"],

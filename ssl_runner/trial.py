@@ -124,6 +124,12 @@ def run_trial(
     return row, result.history
 
 
+def loggers_place(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Where an epoch stands on the axis of Tune's loggers: at its step, by the name that Tune has
+    for it. Left to itself it counts reports, from 1 again in a trial that goes on."""
+    return {"timesteps_total": metrics["steps"]}
+
+
 def in_words(error: BaseException) -> str:
     """An error in a line, its kind first."""
     lines = str(error).strip().splitlines() or ["no more is known"]

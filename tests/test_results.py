@@ -9,8 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
+import polars
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -207,6 +210,44 @@ def trial_row(config: TrialConfig, sweep: str = "s", **figures: Any) -> dict[str
         "git_commit": "0123abc+",
     }
     return row | figures
+
+
+def columns_in_readme(heading: str) -> dict[str, tuple[str, str]]:
+    """Type and meaning of each column, as the README has them below a heading."""
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    section = text.partition(f"**{heading}**\n\n")[2].partition("\n\n")[0]
+    lines = [line.strip("| ").split(" | ") for line in section.splitlines()[2:]]
+    return {name.strip("`"): (kind, meaning) for name, kind, meaning in lines}
+
+
+@pytest.mark.parametrize(("folder", "schema"), [("trials", TRIALS), ("epochs", EPOCHS)])
+def test_the_readme_says_what_each_column_means(folder: str, schema: pa.Schema) -> None:
+    expected = {field.name: (str(field.type), field.metadata[b"meaning"].decode()) for field in schema}
+    assert columns_in_readme(f"results/{folder}") == expected
+
+
+def test_duckdb_and_polars_read_the_same_rows(tmp_path: Path) -> None:
+    results = ResultsFolder(str(tmp_path))
+    configs = [TrialConfig(), TrialConfig(label_fraction=0.1, method="fixmatch").resolved()]
+    for config in configs:
+        results.write(trial_row(config), epoch_rows(2))
+    results.write(failed_row(TrialConfig(seed=1)), [])
+    expected = results.trials().sort_values("trial_id", ignore_index=True)
+    files = f"{tmp_path}/trials/*.parquet"
+    connection = duckdb.connect()
+    by_duckdb: pa.Table = connection.execute(
+        f"select * from '{files}' order by trial_id"
+    ).to_arrow_table()
+    by_polars = polars.read_parquet(files).sort("trial_id").to_arrow()
+    for table in (by_duckdb, by_polars):
+        assert table.select(TRIALS.names).cast(TRIALS).to_pandas().equals(expected)
+    epochs = f"{tmp_path}/epochs/*.parquet"
+    asked = (
+        "select avg(validation_loss) from '{}' join '{}' using (sweep, trial_id) where method = 'pass'"
+    )
+    (mean,) = connection.execute(asked.format(epochs, files)).fetchone() or (None,)
+    connection.close()
+    assert mean == pytest.approx(np.mean([row["validation_loss"] for row in epoch_rows(2)]))
 
 
 def failed_row(config: TrialConfig, sweep: str = "s", error: str = "it broke") -> dict[str, Any]:

@@ -87,7 +87,7 @@ def test_the_main_job_end_to_end(tmp_path: Path, fashion_mnist: ImageDataset) ->
         assert f" {accuracy:.2%}".rstrip("%") in done.stdout
     assert str(results / "trials") in done.stdout
     pages = {"label_fractions.html"}
-    assert {path.name for path in results.iterdir()} == {"trials", "epochs"} | pages
+    assert {path.name for path in results.iterdir()} == {"trials", "epochs", "tensorboard"} | pages
 
     again = run(*SMALL, "--label-fractions", "0.05", "0.2", "--results", str(results))
     assert again.returncode == 0

@@ -101,7 +101,7 @@ def kill_trainings(context: ForkServerContext, kills: int, folder: Path) -> Outc
         while True:
             started = time.monotonic()
             child = start(results)
-            child.join(moments.uniform(0.1, 0.8) * usual)
+            child.join(moments.uniform(0, 0.5) * usual)
             if child.exitcode is not None:
                 break
             child.kill()
@@ -110,7 +110,13 @@ def kill_trainings(context: ForkServerContext, kills: int, folder: Path) -> Outc
         assert child.exitcode == 0
         outcome.seconds.append(time.monotonic() - started)
         outcome.compare(results, whole)
+        say(f"{outcome.kills} kills of {len(outcome.seconds)} trainings", outcome)
     return outcome
+
+
+def say(what: str, outcome: Outcome) -> None:
+    """A line of how it stands, beside the table."""
+    print(f"{what}: {outcome.lost} rows lost, {outcome.wrong} wrong", file=sys.stderr, flush=True)
 
 
 def kill_sweep(part: str, results: Path, whole: Path, temporary: Path, outcome: Outcome) -> None:
@@ -162,6 +168,7 @@ def main() -> None:
                 results = folder / "killed"
                 kill_sweep(part, results, whole, temporary, outcome)
                 shutil.rmtree(results)
+                say(f"{outcome.kills} kills of {part}", outcome)
         assert run.is_gone()
     for what, outcome in outcomes.items():
         seconds = f"{statistics.median(outcome.seconds):.1f}" if outcome.seconds else "–"

@@ -141,11 +141,11 @@ def _plain(value: Any) -> Any:
 
 
 def leftovers(results: Path) -> set[str]:
-    """What is in a results folder beside its two tables' files and its pages."""
+    """What is in a results folder beside its two tables' files, its pages and TensorBoard's files."""
     files = (path.relative_to(results) for path in results.rglob("*") if path.is_file())
     return {
         str(path)
         for path in files
         if path.name.startswith(".")
-        or not (path.parts[0] in ("trials", "epochs") or path.suffix == ".html")
+        or not (path.parts[0] in ("trials", "epochs", "tensorboard") or path.suffix == ".html")
     }

@@ -24,6 +24,7 @@ from ssl_runner.storage import is_local, write_whole
 from ssl_runner.train import prepare
 from ssl_runner.trial import failed_rows, git_commit
 from ssl_runner.tune.cluster import Cluster, check_fits, check_shared, ray_cluster, this_machine
+from ssl_runner.tune.loggers import build_loggers
 from ssl_runner.tune.worker import Shared, train_in_tune
 
 RESTARTS = 2
@@ -105,6 +106,9 @@ def _run(
     work = {trial.trial_id: _work(trial, pools[_size_key(trial)]) for trial in pending}
     # The longest first: what is left for the end is short, and no core waits long for another.
     pending = sorted(pending, key=lambda trial: -work[trial.trial_id])
+    loggers = build_loggers(
+        list(dict.fromkeys(command.log)), results, sweep.name, lambda line: console.print(line)
+    )
     data_bytes = dataset.train.images.nbytes + dataset.test.images.nbytes
     with ray_cluster(command.address, data_bytes, command.verbose) as cluster:
         check_fits(sweep, cluster)
@@ -162,11 +166,12 @@ def _run(
                     max_concurrent_trials=_concurrent(sweep, cluster),
                     reuse_actors=True,  # a process imports torch once, not once a trial
                     trial_dirname_creator=lambda trial: trial.trial_id,
+                    trial_name_creator=lambda trial: TrialConfig(**trial.config["trial"]).label,
                 ),
                 run_config=tune.RunConfig(
                     name=sweep.name,
                     storage_path=storage,
-                    callbacks=[ProgressCallback(progress, on_death, stop_if_asked)],
+                    callbacks=[ProgressCallback(progress, on_death, stop_if_asked), *loggers],
                     failure_config=tune.FailureConfig(max_failures=RESTARTS),
                     verbose=0,
                 ),

@@ -11,7 +11,7 @@ from ray import tune
 from ssl_runner.checkpoint import Checkpoints
 from ssl_runner.config import TrialConfig
 from ssl_runner.results import ResultsFolder
-from ssl_runner.trial import Rows, Setting, failed_rows, run_trial, time_limit
+from ssl_runner.trial import Rows, Setting, failed_rows, loggers_place, run_trial, time_limit
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,10 @@ class Shared:
         )
 
 
+_TOLD = ("status", "error", "steps", "test_loss", "test_accuracy", "best_epoch")
+"""What Tune's callbacks are told of a trial that has ended."""
+
+
 def train_in_tune(param: dict[str, Any], shared: Shared) -> None:
     """A Tune function: one trial, in this process or over Ray Train's workers."""
     config = TrialConfig(**param["trial"])
@@ -79,7 +83,8 @@ def train_in_tune(param: dict[str, Any], shared: Shared) -> None:
         rows = _train(config, setting, shared)
     results.write(*rows)
     Checkpoints(setting.checkpoints).clear()  # only now: until the row is there they are needed
-    tune.report({"status": rows[0]["status"], "error": rows[0].get("error")})
+    known = {name: rows[0].get(name) for name in _TOLD}
+    tune.report({name: value for name, value in known.items() if value is not None or name == "error"})
 
 
 def _train(config: TrialConfig, setting: Setting, shared: Shared) -> Rows:
@@ -89,7 +94,7 @@ def _train(config: TrialConfig, setting: Setting, shared: Shared) -> Rows:
             config,
             ray.get(shared.dataset[0]),
             setting,
-            tune.report,
+            lambda metrics: tune.report(metrics | loggers_place(metrics)),
             device=torch.device("cuda" if shared.gpus_per_worker else "cpu"),
         )
     from ssl_runner.distributed import run_over_workers  # a second, for those that need it
