@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -128,6 +130,37 @@ def test_a_process_killed_at_random_moments(tmp_path: Path, temporary: Path) -> 
     assert leftovers(results) == set()
 
 
+def test_a_clock_that_jumps_back_changes_nothing(tmp_path: Path, temporary: Path) -> None:
+    """Files from an hour ahead are what a clock that was put back leaves behind."""
+    whole = Run(*TRAIN, "--results", str(tmp_path / "whole"), temporary=temporary)
+    whole.end()
+    results = tmp_path / "cut"
+    arguments = (*TRAIN, "--results", str(results))
+    run = Run(*arguments, temporary=temporary)
+    run.wait_for(lambda: len(checkpoints(results)) > 1)
+    run.kill()
+    run.end()
+    ahead = time.time() + 3600
+    # The older checkpoint is now the one that was written last.
+    for place, path in enumerate(sorted(checkpoints(results), reverse=True)):
+        os.utime(path, (ahead + place, ahead + place))
+    newest = max(path.name for path in checkpoints(results))
+    again = Run(*arguments, temporary=temporary)
+    again.wait_for(lambda: newest not in {path.name for path in checkpoints(results)})
+    again.end()
+    assert again.process.returncode == 0
+    assert tables(results) == tables(tmp_path / "whole")
+    # A row whose end lies before its start is a row like any other.
+    (path,) = results.glob("trials/*.parquet")
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("ended_at")
+    early = pa.array([table["started_at"][0].as_py() - timedelta(hours=1)], table.schema.types[place])
+    pq.write_table(table.set_column(place, table.schema.field(place), early), path)
+    report = Run("ssl_runner.report", str(results), "--page", str(tmp_path / "p"), temporary=temporary)
+    assert "freematch" in report.end()
+    assert report.process.returncode == 0
+
+
 def killed_while_writing(target: Path, content: bytes, after: float) -> None:
     """A process that writes a file over and over, killed some time after its first one."""
     code = (
@@ -212,6 +245,19 @@ def test_two_sweeps_of_one_name_do_not_run_at_once_and_two_names_do(
     arguments = (*SWEEP, "--results", str(tmp_path))
     first = Run(*arguments, temporary=temporary)
     first.wait_for(lambda: bool(list(tmp_path.glob(".f.lock"))))
+    first.wait_for(lambda: bool(checkpoints(tmp_path)))
+    listening = [
+        connection.laddr.ip
+        for process in first.processes()
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) > 3
+    assert set(listening) <= {"127.0.0.1", "::1"}
+    (raylet, *_) = first.processes("raylet/raylet")
+    environment = raylet.environ()
+    assert environment["RAY_AUTH_MODE"] == "token"
+    assert len(environment["RAY_AUTH_TOKEN"]) == 64
     second = Run(*arguments, temporary=temporary)
     other = Run(*arguments, "--name", "g", "--methods", "pass", temporary=temporary)
     assert second.end().strip().splitlines()[-1] == (

@@ -30,6 +30,7 @@ from ssl_runner.results import (
     label_curve,
     load_epochs,
     load_trials,
+    reading,
     settings_columns,
 )
 from tests.test_config import trial_configs
@@ -235,16 +236,13 @@ def test_duckdb_and_polars_read_the_same_rows(tmp_path: Path) -> None:
     expected = results.trials().sort_values("trial_id", ignore_index=True)
     files = f"{tmp_path}/trials/*.parquet"
     connection = duckdb.connect()
-    by_duckdb: pa.Table = connection.execute(
-        f"select * from '{files}' order by trial_id"
-    ).to_arrow_table()
+    asked = f"select * from '{files}' order by trial_id"
+    by_duckdb = connection.sql(asked).to_arrow_table()
     by_polars = polars.read_parquet(files).sort("trial_id").to_arrow()
     for table in (by_duckdb, by_polars):
         assert table.select(TRIALS.names).cast(TRIALS).to_pandas().equals(expected)
     epochs = f"{tmp_path}/epochs/*.parquet"
-    asked = (
-        "select avg(validation_loss) from '{}' join '{}' using (sweep, trial_id) where method = 'pass'"
-    )
+    asked = "select avg(e.validation_loss) from '{}' e join '{}' using (sweep, trial_id) where method = 'pass'"
     (mean,) = connection.execute(asked.format(epochs, files)).fetchone() or (None,)
     connection.close()
     assert mean == pytest.approx(np.mean([row["validation_loss"] for row in epoch_rows(2)]))
@@ -825,3 +823,66 @@ def test_what_was_read_compares_as_what_was_written(results: ResultsFolder) -> N
     pd.testing.assert_frame_equal(
         compare(pd.read_parquet(f"{results.root}/trials")), written, check_dtype=False
     )
+
+
+# ---- very many files ----
+
+
+def test_many_files_are_read_from_a_copy_that_is_never_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_RUNNER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(reading, "MANY_FILES", 3)
+    results = ResultsFolder(str(tmp_path / "results"))
+    folder = tmp_path / "results" / "trials"
+
+    def as_is() -> pd.DataFrame:
+        """The rows as they are in the files now."""
+        paths = sorted(folder.glob("*.parquet"))
+        tables = [pq.read_table(path, schema=TRIALS) for path in paths]
+        frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
+        return frame
+
+    configs = [TrialConfig(seed=seed) for seed in range(8)]
+    for config in configs[:6]:
+        results.write(trial_row(config), epoch_rows(2))
+    pd.testing.assert_frame_equal(results.trials(), as_is())
+    copies = list((tmp_path / "cache" / "results").iterdir())
+    assert len(copies) == 1
+    opened: list[str] = []
+    whole = pq.ParquetFile
+
+    def noted(path: str) -> pq.ParquetFile:
+        opened.append(path)
+        return whole(path)
+
+    monkeypatch.setattr(pq, "ParquetFile", noted)
+    pd.testing.assert_frame_equal(results.trials(), as_is())
+    assert opened == []  # every row came from the copy
+    # A new file, one less, one written again, and one of another version.
+    results.write(trial_row(configs[6]), [])
+    results.forget("s", [configs[0].trial_id])
+    results.write(trial_row(configs[1], test_accuracy=0.123), [])
+    path = folder / f"s--{configs[2].trial_id}.parquet"
+    older = pq.read_table(path).drop_columns(["mistakes", "question"])
+    pq.write_table(older, path)
+    pd.testing.assert_frame_equal(results.trials(), as_is())
+    assert len(opened) == 3
+    assert 0.123 in set(results.trials()["test_accuracy"])
+    copies[0].write_bytes(b"no Parquet")
+    pd.testing.assert_frame_equal(results.trials(), as_is())
+    path.write_bytes(b"no Parquet")
+    with pytest.raises(ValueError, match=f"{path}: not a file of this program's results"):
+        results.trials()
+
+
+def test_a_copy_that_cannot_be_kept_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SSL_RUNNER_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(reading, "MANY_FILES", 1)
+    results = ResultsFolder(str(tmp_path / "results"))
+    results.write(trial_row(TrialConfig()), epoch_rows(2))
+    assert len(results.trials()) == 1
+    assert len(results.epochs()) == 2

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from pyarrow.fs import FileSelector
 
+from ssl_runner.results.reading import read_files
 from ssl_runner.results.schema import EPOCHS, IDENTITY, SCHEMA_VERSION, TRIALS
 from ssl_runner.storage import (
     is_local,
@@ -206,8 +207,8 @@ class ResultsFolder:
 
     def _load(self, folder: str, schema: pa.Schema, sweep: str | None) -> pd.DataFrame:
         path = f"{self.root}/{folder}"
-        files = [f"{path}/{name}" for name in list_files(self.filesystem, path, ".parquet")]
-        table = self._table(files, schema) if files else schema.empty_table()
+        names = list_files(self.filesystem, path, ".parquet")
+        table = self._table(path, names, schema) if names else schema.empty_table()
         frame: pd.DataFrame = table.to_pandas()
         return (
             frame
@@ -215,12 +216,12 @@ class ResultsFolder:
             else pd.DataFrame(frame[frame["sweep"] == sweep]).reset_index(drop=True)
         )
 
-    def _table(self, files: list[str], schema: pa.Schema) -> pa.Table:
+    def _table(self, folder: str, names: list[str], schema: pa.Schema) -> pa.Table:
         """Files of one schema, or of an older version of it, as one table."""
         try:
-            table = pq.read_table(files, schema=schema, filesystem=self.filesystem)
+            table = read_files(self.filesystem, folder, names, schema)
         except (pa.ArrowException, OSError, ValueError):
-            for path in files:  # which one?
+            for path in (f"{folder}/{name}" for name in names):  # which one?
                 try:
                     pq.read_table(path, schema=schema, filesystem=self.filesystem)
                 except (pa.ArrowException, OSError, ValueError) as error:
