@@ -61,7 +61,7 @@ class Command:
     fresh: bool = False
     yes: bool = False
     retry_failed: bool = False
-    log: Sequence[str] = ("tensorboard",)
+    log: tuple[str, ...] = ("tensorboard",)
     dry_run: bool = False
     verbose: bool = False
 
@@ -251,6 +251,8 @@ def parse(prog: str, description: str, arguments: Sequence[str], single: bool = 
         if study is not None:
             load_sweep(study)  # raises with the file's name, if the fault is in the file
         raise
+    if not single:
+        run["log"] = tuple(dict.fromkeys(run["log"]))
     return Command(sweep=sweep, **run)
 
 

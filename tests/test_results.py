@@ -242,7 +242,7 @@ def test_duckdb_and_polars_read_the_same_rows(tmp_path: Path) -> None:
     for table in (by_duckdb, by_polars):
         assert table.select(TRIALS.names).cast(TRIALS).to_pandas().equals(expected)
     epochs = f"{tmp_path}/epochs/*.parquet"
-    asked = "select avg(e.validation_loss) from '{}' e join '{}' using (sweep, trial_id) where method = 'pass'"
+    asked = "select avg(e.validation_loss) from '{}' e join '{}' using (trial_id) where method = 'pass'"
     (mean,) = connection.execute(asked.format(epochs, files)).fetchone() or (None,)
     connection.close()
     assert mean == pytest.approx(np.mean([row["validation_loss"] for row in epoch_rows(2)]))

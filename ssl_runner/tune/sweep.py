@@ -106,9 +106,7 @@ def _run(
     work = {trial.trial_id: _work(trial, pools[_size_key(trial)]) for trial in pending}
     # The longest first: what is left for the end is short, and no core waits long for another.
     pending = sorted(pending, key=lambda trial: -work[trial.trial_id])
-    loggers = build_loggers(
-        list(dict.fromkeys(command.log)), results, sweep.name, lambda line: console.print(line)
-    )
+    loggers = build_loggers(command.log, results, sweep.name, lambda line: console.print(line))
     data_bytes = dataset.train.images.nbytes + dataset.test.images.nbytes
     with ray_cluster(command.address, data_bytes, command.verbose) as cluster:
         check_fits(sweep, cluster)
