@@ -5,9 +5,10 @@ python -m experiments.benchmarks.faults --kills 20 --rounds 1  # a first look
 
 Each run is killed and the same command given again, until it ends by itself; its rows must then be
 those of an undisturbed run, row for row and to the bit, with no file left beside them. A training
-without Ray is killed at random moments, with a checkpoint at every step, so that many kills fall into
-the writing of a file; a sweep part by part, once there is a row and a checkpoint. "seconds to recover"
-is from the kill, or the same command's start, to its end, the work that was left included.
+without Ray is killed at random moments, half of them soon after it has written a checkpoint, of which
+there is one at every step, so that many kills fall into the writing of a file; a sweep part by part,
+once there is a row and a checkpoint. "seconds to recover" is from the kill, or the same command's start,
+to its end, the work that was left included.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from experiments.benchmarks.killing import Run, checkpoints, leftovers, tables
+from experiments.benchmarks.killing import Run, checkpoints, leftovers, newest, tables
 
 TRAIN = (
     *("--subset", "300", "--label-fraction", "0.2", "--method", "freematch", "--epochs", "6"),
@@ -102,7 +103,13 @@ def kill_trainings(context: ForkServerContext, kills: int, folder: Path) -> Outc
         while True:
             started = time.monotonic()
             child = start(results)
-            child.join(moments.uniform(0, 0.5) * usual)
+            if moments.random() < 0.5:  # not before it has written something
+                before = newest(results)
+                while child.exitcode is None and newest(results) == before:
+                    time.sleep(0.002)
+                child.join(moments.uniform(0, 0.1) * usual)
+            else:
+                child.join(moments.uniform(0, 0.5) * usual)
             if child.exitcode is not None:
                 break
             child.kill()

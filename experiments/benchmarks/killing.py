@@ -103,8 +103,8 @@ def killed_until_done(
     while True:
         started = time.monotonic()
         run = Run(*arguments, temporary=temporary)
-        before = _newest(results)
-        while run.process.poll() is None and _newest(results) == before:
+        before = newest(results)
+        while run.process.poll() is None and newest(results) == before:
             time.sleep(0.002)
         with contextlib.suppress(subprocess.TimeoutExpired):
             run.process.wait(moments.uniform(0, 0.15))
@@ -117,7 +117,8 @@ def killed_until_done(
         kills += 1
 
 
-def _newest(results: Path) -> str:
+def newest(results: Path) -> str:
+    """Name of the last checkpoint, or an empty one."""
     return max((path.name for path in checkpoints(results)), default="")
 
 
