@@ -7,8 +7,8 @@ Each run is killed and the same command given again, until it ends by itself; it
 those of an undisturbed run, row for row and to the bit, with no file left beside them. A training
 without Ray is killed at random moments, half of them soon after it has written a checkpoint, of which
 there is one at every step, so that many kills fall into the writing of a file; a sweep part by part,
-once there is a row and a checkpoint. "seconds to recover" is from the kill, or the same command's start,
-to its end, the work that was left included.
+once there is a row and a checkpoint. "seconds to recover" is from the kill, or the same command's
+start, to its end, the work that was left included.
 """
 
 import argparse
