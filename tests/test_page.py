@@ -13,6 +13,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from ssl_runner.command import parse
@@ -103,6 +104,13 @@ def opened(driver: webdriver.Chrome, page: Path, width: int = 1200, dark: bool =
     )
 
 
+def wait_for_picture(driver: webdriver.Chrome, figure: WebElement) -> None:
+    """Wait until a figure's image of 8 × 8 pixels is drawn: that is when it comes into sight."""
+    driver.execute_script("arguments[0].scrollIntoView()", figure)
+    picture = figure.find_element(By.TAG_NAME, "img")
+    WebDriverWait(driver, 10).until(lambda _: picture.get_property("naturalWidth") == 8)
+
+
 def first_column(driver: webdriver.Chrome) -> list[str]:
     cells = driver.find_elements(By.CSS_SELECTOR, "#comparison tbody td:first-child")
     return [cell.text for cell in cells]
@@ -115,6 +123,19 @@ def test_a_person_opens_the_page_sorts_the_table_and_hides_a_curve(
     opened(chromium, page)
     assert chromium.title == f"s: {NASTY}"  # a text, and not executed
     assert "it broke <script>" in chromium.find_element(By.CLASS_NAME, "failed").text
+
+    figures = chromium.find_elements(By.TAG_NAME, "figure")
+    captions = [figure.text for figure in figures]
+    assert captions == [
+        NASTY,
+        NASTY,
+        "shoe",
+        "shoe",
+        f"shoe, taken for {NASTY}",
+        f"{NASTY}, taken for shoe",
+    ]
+    for figure in figures:
+        wait_for_picture(chromium, figure)
 
     names = first_column(chromium)
     assert names[0] == "CNN full"

@@ -122,16 +122,22 @@ def test_evaluation_equals_a_slow_one(fashion_mnist: ImageDataset) -> None:
     figures = evaluate(model, images, labels, 10, device=CPU, precision="fp32")
     assert model.training  # as it was
     model.eval()
-    losses, confusion = [], np.zeros((10, 10), dtype=int)
+    losses, wrong, confusion = [], [], np.zeros((10, 10), dtype=int)
     with torch.no_grad():
-        for image, label in zip(images, labels, strict=True):
+        for place, (image, label) in enumerate(zip(images, labels, strict=True)):
             scores = model(torch.tensor(image[None] / 255, dtype=torch.float32))
             losses.append(F.cross_entropy(scores, torch.tensor([label])).item())
-            confusion[label, int(scores.argmax())] += 1
+            taken = int(scores.argmax())
+            confusion[label, taken] += 1
+            if taken != label:
+                wrong.append((-losses[-1], place, taken))
     assert figures.loss == pytest.approx(np.mean(losses), rel=1e-5)
     assert figures.confusion == confusion.tolist()
     assert figures.accuracy == confusion.trace() / 1234
     assert figures.accuracy_per_class == pytest.approx(confusion.diagonal() / confusion.sum(1))
+    assert figures.mistakes == [[place, taken] for _, place, taken in sorted(wrong)[:25]]
+    few = evaluate(model, images[:9], labels[:9], 10, device=CPU, precision="fp32")
+    assert sorted(few.mistakes) == [[place, taken] for _, place, taken in wrong if place < 9]
 
 
 def test_equal_configs_give_equal_bits_and_seeds_matter(fashion_mnist: ImageDataset) -> None:

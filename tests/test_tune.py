@@ -86,6 +86,14 @@ def test_the_main_job_end_to_end(tmp_path: Path, fashion_mnist: ImageDataset) ->
     assert (partial["steps"], partial["passed"], partial["labeled_images"]) == (2, 38, 50)
     assert full["test_accuracy"] > partial["test_accuracy"]
     assert full["ray_version"]
+    # The mistakes are images of the whole test set, whose subset was tested on.
+    assert len(full["mistakes"]) == 25
+    counted = [[0] * 10 for _ in range(10)]
+    for place, taken in full["mistakes"]:
+        counted[fashion_mnist.test.labels[place]][taken] += 1
+    for k, (some, every) in enumerate(zip(counted, full["confusion"], strict=True)):
+        assert some[k] == 0
+        assert all(few <= many for few, many in zip(some, every, strict=True))
     epochs = pd.read_parquet(results / "epochs")
     assert len(epochs) == 6
     # What was printed is what was written: each epoch as a line, then the comparison.
