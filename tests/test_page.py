@@ -175,6 +175,11 @@ def test_it_is_readable_on_a_phone_and_in_the_dark(
     opened(chromium, page, width, dark)
     # Only the tables and charts scroll sideways, the page does not.
     assert chromium.execute_script("return document.documentElement.scrollWidth") <= width
+    for chart in chromium.find_elements(By.CSS_SELECTOR, "[data-shrinks]"):
+        wide = chromium.execute_script(
+            "return arguments[0].scrollWidth - arguments[0].clientWidth", chart
+        )
+        assert wide <= 0, chart.get_attribute("id")
     colours = chromium.execute_script(
         "const style = getComputedStyle(document.body);"
         "const label = document.querySelector('#chart-labels .role-axis-label text');"

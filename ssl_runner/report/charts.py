@@ -129,8 +129,14 @@ def label_chart(curve: pd.DataFrame, full: float | None) -> Spec:
     points = curve.assign(configuration=names, low=mean - spread, high=mean + spread)
     legend = alt.Legend(title=None, orient="bottom", columns=3, labelLimit=300)
     colour, dash = _colours(list(dict.fromkeys(names)), legend)
+    ticks = sorted(set(points["labeled_images"].tolist()))
     base = alt.Chart(points.round(6), title="Test accuracy by labeled images").encode(
-        x=alt.X("labeled_images:Q", scale=alt.Scale(type="log", nice=False), title="labeled images"),
+        x=alt.X(
+            "labeled_images:Q",
+            scale=alt.Scale(type="log", nice=False, padding=20),
+            axis=alt.Axis(values=ticks, format=",", labelOverlap="greedy", labelSeparation=6),
+            title="labeled images",
+        ),
         color=colour,
     )
     y = alt.Y(

@@ -169,7 +169,9 @@ def print_extrapolation(
     if target is not None:
         found = curve.labels_needed(target)
         interval = f"{found.low:,.0f} to {found.high:,.0f}"
-        lines.append(f"for {target:.2%}: {found.value:,.0f} labels (95 % interval of the fit {interval})")
+        lines.append(
+            f"for {target:.2%}: {found.value:,.0f} labels (95 % interval of the fit {interval})"
+        )
     for line in lines[:1] + [f"{line}: an extrapolation, not a measurement" for line in lines[1:]]:
         console.print(line, highlight=False, soft_wrap=True)
 
