@@ -129,6 +129,7 @@ def print_comparison(trials: "pd.DataFrame", console: Console, baseline: str | N
     if (trials["status"] == "finished").any():
         _print_whole(comparison_table(trials, baseline=baseline), console)
         if (bars := label_bars(trials)) is not None:
+            console.print()
             _print_whole(bars, console)
     failed = trials[trials["status"] == "failed"]
     if len(failed):
