@@ -1,6 +1,6 @@
 """What is lost when something is killed? Real SIGKILLs, and the tables they end in, compared.
 
-python -m experiments.benchmarks.faults                        # about 10 minutes on two cores
+python -m experiments.benchmarks.faults                        # about 15 minutes on two cores
 python -m experiments.benchmarks.faults --kills 20 --rounds 1  # a first look
 
 Each run is killed and the same command given again, until it ends by itself; its rows must then be
@@ -151,7 +151,7 @@ def main() -> None:
     """Kill, compare, and print the table."""
     parser = argparse.ArgumentParser(description="What is lost when something is killed?")
     parser.add_argument("--kills", type=int, default=200, help="of trainings without Ray")
-    parser.add_argument("--rounds", type=int, default=3, help="of each part of a sweep")
+    parser.add_argument("--rounds", type=int, default=4, help="of each part of a sweep")
     options = parser.parse_args()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ssl_runner.train.__main__"])
