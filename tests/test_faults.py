@@ -245,19 +245,6 @@ def test_two_sweeps_of_one_name_do_not_run_at_once_and_two_names_do(
     arguments = (*SWEEP, "--results", str(tmp_path))
     first = Run(*arguments, temporary=temporary)
     first.wait_for(lambda: bool(list(tmp_path.glob(".f.lock"))))
-    first.wait_for(lambda: bool(checkpoints(tmp_path)))
-    listening = [
-        connection.laddr.ip
-        for process in first.processes()
-        for connection in process.net_connections(kind="inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
-    assert len(listening) > 3
-    assert set(listening) <= {"127.0.0.1", "::1"}
-    (raylet, *_) = first.processes("raylet/raylet")
-    environment = raylet.environ()
-    assert environment["RAY_AUTH_MODE"] == "token"
-    assert len(environment["RAY_AUTH_TOKEN"]) == 64
     second = Run(*arguments, temporary=temporary)
     other = Run(*arguments, "--name", "g", "--methods", "pass", temporary=temporary)
     assert second.end().strip().splitlines()[-1] == (
@@ -268,6 +255,19 @@ def test_two_sweeps_of_one_name_do_not_run_at_once_and_two_names_do(
     watching = Run(
         *("ssl_runner.report", str(tmp_path), "--sweep", "f", "--watch"), temporary=temporary
     )
+    first.wait_for(lambda: bool(first.processes("ray::ImplicitFunc")))
+    listening = [
+        connection.laddr.ip
+        for process in first.processes()
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) > 3
+    assert set(listening) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    (raylet, *_) = first.processes("raylet/raylet")
+    environment = raylet.environ()
+    assert environment["RAY_AUTH_MODE"] == "token"
+    assert len(environment["RAY_AUTH_TOKEN"]) == 64
     outputs = first.end(), other.end()
     watched = watching.end(20)  # it ends with the sweep
     assert watching.process.returncode == 0, watched

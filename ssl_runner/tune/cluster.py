@@ -78,6 +78,8 @@ def ray_cluster(address: str | None, data_bytes: int, verbose: bool) -> Iterator
     scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=_short_temporary_folder()))
     alive = FileLock(scratch / _ALIVE)
     alive.acquire()
+    # What libraries make there (wandb, which Ray imports if it can) goes with it, even after a kill.
+    usual, tempfile.tempdir = tempfile.tempdir, str(scratch)
     try:
         if address is None:
             ray.init(
@@ -88,7 +90,6 @@ def ray_cluster(address: str | None, data_bytes: int, verbose: bool) -> Iterator
                 log_to_driver=verbose,
                 logging_level=level,
                 object_store_memory=_OBJECT_STORE_BYTES + 2 * data_bytes,
-                _node_ip_address="127.0.0.1",
                 _temp_dir=str(scratch),
             )
         else:
@@ -101,6 +102,7 @@ def ray_cluster(address: str | None, data_bytes: int, verbose: bool) -> Iterator
         )
     finally:
         ray.shutdown()
+        tempfile.tempdir = usual
         shutil.rmtree(scratch, ignore_errors=True)
         alive.release()
 

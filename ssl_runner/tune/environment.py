@@ -25,9 +25,10 @@ def set_environment(local: bool) -> None:
     """Set what Ray is to find; call it before `import ray`. What the user has set stays.
 
     Args:
-        local: Whether a Ray of our own is to be started. It then gets token authentication, on
-            purpose, with a token that lives as long as it does; left to itself Ray writes one into
-            the home folder. A cluster is joined under the user's own settings.
+        local: Whether a Ray of our own is to be started. It then listens on loopback only, and gets
+            token authentication, on purpose, with a token that lives as long as it does; left to
+            itself Ray writes one into the home folder. A cluster is joined under the user's own
+            settings.
     """
     for name, value in _ALWAYS.items():
         os.environ.setdefault(name, value)
@@ -35,5 +36,7 @@ def set_environment(local: bool) -> None:
         for name, value in _JOINING.items():
             os.environ.setdefault(name, value)
     else:
+        # Without it Ray's servers listen on every interface, whatever address `ray.init` is given.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
