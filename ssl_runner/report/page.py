@@ -128,7 +128,6 @@ def render_page(
     images, mistakes = _pictures(dataset, done) if dataset is not None and is_known else ([], [])
     return environment.get_template("page.html").render(
         title=words.heading(trials),
-        sweeps=", ".join(sorted(set(trials["sweep"]))),
         images=images,
         mistakes=mistakes,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
