@@ -9,9 +9,12 @@ import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2.api.config import LoggingConfig
+from ray.tune import Callback
 from ray.tune.integration.ray_train import TuneReportCallback
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from ssl_runner.config import TrialConfig
+from ssl_runner.progress import config_of
 from ssl_runner.trial import Rows, Setting, failed_rows, loggers_place, run_trial
 
 RESTARTS = 2
@@ -57,7 +60,7 @@ def run_over_workers(
         Rank 0's rows.
     """
     started = datetime.now(UTC)
-    resources = {"CPU": cpus_per_worker}
+    resources = {"CPU": cpus_per_worker, "memory": float(_mark(config.trial_id))}
     if gpus_per_worker:
         resources["GPU"] = gpus_per_worker
     trainer = TorchTrainer(
@@ -83,6 +86,36 @@ def run_over_workers(
     except ray.train.TrainingFailedError as error:
         return failed_rows(config, setting, _reason(error), started)
     return rows
+
+
+def _mark(trial_id: str) -> int:
+    """Bytes of memory that each worker of a trial asks for, up to a megabyte: the one thing that
+    Ray tells of a reservation and Ray Train lets us choose, so it says whose the reservation is."""
+    return 2 + int(trial_id, 16) % (1 << 20)
+
+
+def free_workers(trial_id: str) -> None:
+    """Free what Ray Train has reserved for a trial whose own process died, and end its workers.
+
+    Ray gives it back only when the whole job ends; Ray Train's own cleaner asks a dashboard for the
+    dead, and a local Ray has none.
+    """
+    job = ray.get_runtime_context().get_job_id()
+    for group_id, group in placement_group_table().items():
+        marks = {bundle.get("memory") for bundle in group["bundles"].values()}
+        # A group's id ends with that of its job: another sweep's are its own affair.
+        if group_id.endswith(job) and group["state"] != "REMOVED" and marks == {_mark(trial_id)}:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group_id))))
+
+
+class FreeWorkers(Callback):  # type: ignore[misc]
+    """Frees a trial's workers when its own process has died, before it goes on or is given up."""
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        free_workers(config_of(trial).trial_id)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        free_workers(config_of(trial).trial_id)
 
 
 def _reason(error: Exception) -> str:

@@ -1,3 +1,8 @@
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
 import hypothesis
 import pytest
 
@@ -12,6 +17,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files with slow tests first, so that none of them is left for the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A temporary folder with a short name, for Ray's sockets."""
+    folder = Path(f"/tmp/f{os.getpid()}")
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

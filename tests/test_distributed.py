@@ -6,8 +6,6 @@ import io
 import itertools
 import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +20,7 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from experiments.benchmarks.killing import Run
 from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import ImageDataset
 from ssl_runner.hyperparameters import METHODS
@@ -241,27 +240,31 @@ def test_ranks_that_disagree_all_find_out(fashion_mnist: ImageDataset, tmp_path:
     )
 
 
-def command(results: Path, *arguments: str, module: str = "tune") -> None:
-    """Run a command on the small trial, whatever its module, and see it succeed."""
+def command(results: Path, *arguments: str, module: str = "tune") -> tuple[str, ...]:
+    """A command on the small trial, whatever its module: what follows `python -m`."""
     kind = ("--configs", "partial", "--label-fractions") if module == "tune" else ("--label-fraction",)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", f"ssl_runner.{module}", "--results", str(results), *kind, "0.2"),
-            *("--subset", "650", "--batch-size", "43", "--epochs", "2", "--augment", "weak"),
-            *("--dropout", "0", "--precision", "fp32", "--cpus-per-trial", "1.5", *arguments),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
+    return (
+        *(f"ssl_runner.{module}", "--results", str(results), *kind, "0.2", "--subset", "650"),
+        *("--batch-size", "43", "--epochs", "2", "--augment", "weak", "--dropout", "0"),
+        *("--precision", "fp32", "--cpus-per-trial", "1.5", *arguments),
     )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_ray_train_s_workers_never_change_the_experiment(tmp_path: Path) -> None:
-    command(tmp_path, module="train")
-    for workers in ("2", "3"):
-        command(tmp_path, "--num-workers", workers)
+def succeed(run: Run) -> None:
+    output = run.end(200)
+    assert run.process.returncode == 0, output
+
+
+def test_ray_train_s_workers_never_change_the_experiment(tmp_path: Path, temporary: Path) -> None:
+    succeed(Run(*command(tmp_path, module="train"), temporary=temporary))
+    succeed(Run(*command(tmp_path, "--num-workers", "3"), temporary=temporary))
+    # No CPU is left beside the two: if they stayed behind when the trial's own process dies, it would
+    # wait for them for ever.
+    two = command(tmp_path, "--num-workers", "2", "--cpus-per-trial", str(os.cpu_count()))
+    run = Run(*two, temporary=temporary)
+    run.wait_for(lambda: bool(run.processes("ray::RayTrainWorker")))
+    assert run.kill("ray::ImplicitFunc") == 1
+    succeed(run)
     trials = pd.read_parquet(tmp_path / "trials").sort_values("num_workers")
     assert trials["world_size"].tolist() == trials["num_workers"].tolist() == [1, 2, 3]
     epochs = pd.read_parquet(tmp_path / "epochs").set_index("trial_id")
@@ -274,12 +277,16 @@ def test_ray_train_s_workers_never_change_the_experiment(tmp_path: Path) -> None
         assert epochs.loc[trial_id]["passed"].tolist() == one["passed"].tolist() == [13, 26]
 
 
-def test_an_elastic_trial_outlives_its_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_elastic_trial_outlives_its_workers(
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = ("--epochs", "12", "--patience", "0", "--checkpoint-steps", "2")
     monkeypatch.setenv("SSL_RUNNER_TEST_MARK", os.devnull)  # it exists: nobody is killed
-    command(tmp_path, *settings, "--model", "tests.models:Killed", module="train")
+    alone = command(tmp_path, *settings, "--model", "tests.models:Killed", module="train")
+    succeed(Run(*alone, temporary=temporary))
     monkeypatch.setenv("SSL_RUNNER_TEST_MARK", str(tmp_path / "mark"))
-    command(tmp_path, *settings, "--models", "tests.models:Killed", "--num-workers", "1", "3")
+    elastic = ("--models", "tests.models:Killed", "--num-workers", "1", "3")
+    succeed(Run(*command(tmp_path, *settings, *elastic), temporary=temporary))
     assert (tmp_path / "mark").exists()
     undisturbed, disturbed = (
         pd.read_parquet(tmp_path / "trials").sort_values("num_workers").to_dict("records")

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -36,15 +36,6 @@ SWEEP = (
     *("--methods", "pass", "freematch", "--epochs", "4", "--patience", "0"),
     *("--checkpoint-steps", "5", "--precision", "fp32", "--augment", "weak", "--name", "f"),
 )
-
-
-@pytest.fixture
-def temporary() -> Iterator[Path]:
-    """A temporary folder with a short name, for Ray's sockets."""
-    folder = Path(f"/tmp/f{os.getpid()}")
-    folder.mkdir()
-    yield folder
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from ssl_runner.hyperparameters import HYPERPARAMETERS, METHODS
 from ssl_runner.results.schema import SETTINGS
@@ -116,7 +116,9 @@ def _paired(done: pd.DataFrame, is_reference: pd.Series, keys: list[str], name: 
 def _add_interval(table: pd.DataFrame, name: str) -> None:
     """The confidence interval of a mean difference; its count is taken away."""
     pairs = table.pop(f"{name}_n")
-    t = stats.t.ppf((1 + CONFIDENCE) / 2, (pairs - 1).clip(lower=1))
+    t = stdtrit(
+        (pairs - 1).clip(lower=1), (1 + CONFIDENCE) / 2
+    )  # Student's t; scipy.stats loads slowly
     half = (t * table[f"{name}_spread"] / pairs.clip(lower=1) ** 0.5).where(pairs > 1)
     place = int(table.columns.get_loc(f"{name}_spread")) + 1  # type: ignore[arg-type]
     table.insert(place, f"{name}_low", table[f"{name}_mean"] - half)

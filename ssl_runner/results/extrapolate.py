@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import OptimizeWarning, curve_fit
 
 FEWEST = 4
 """Numbers of labeled images that a curve needs at least: it has three parameters."""
@@ -72,6 +71,8 @@ class LabelCurve:
                 f"a label curve must have {FEWEST} numbers of labels or more, got {len(labels)} with "
                 f"method {method}. Run more --label-fractions."
             )
+        from scipy.optimize import OptimizeWarning, curve_fit  # slow to load, and seldom asked for
+
         n = done["labeled_images"].to_numpy(dtype=float)
         accuracy = done["test_accuracy"].to_numpy(dtype=float)
         start = (min(1.0, accuracy.max() + 0.01), 0.1, 0.5)

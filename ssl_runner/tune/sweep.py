@@ -151,6 +151,11 @@ def _run(
                 reason += f" (and its row could not be written: {written.strerror or written})"
             return reason
 
+        cleaners = []
+        if sweep.trial.num_workers > 1:
+            from ssl_runner.distributed import FreeWorkers  # a second, for those that need it
+
+            cleaners = [FreeWorkers()]
         with SweepProgress(pending, [work[t.trial_id] for t in pending], console) as progress:
             tune.Tuner(
                 tune.with_resources(
@@ -169,7 +174,11 @@ def _run(
                 run_config=tune.RunConfig(
                     name=sweep.name,
                     storage_path=storage,
-                    callbacks=[ProgressCallback(progress, on_death, stop_if_asked), *loggers],
+                    callbacks=[
+                        ProgressCallback(progress, on_death, stop_if_asked),
+                        *cleaners,
+                        *loggers,
+                    ],
                     failure_config=tune.FailureConfig(max_failures=RESTARTS),
                     verbose=0,
                 ),
@@ -248,4 +257,7 @@ def _concurrent(sweep: SweepConfig, cluster: Cluster) -> int | None:
 def _reason(error: str) -> str:
     """Why a trial's process could not write its own row, in a line."""
     lines = [line for line in error.strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "the trial's process died"
+    # Ray goes on with a lecture on what else it may have been.
+    return (
+        lines[-1].strip().partition(" Some common causes")[0] if lines else "the trial's process died"
+    )
