@@ -14,7 +14,6 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from ssl_runner.config import TrialConfig
-from ssl_runner.progress import config_of
 from ssl_runner.trial import Rows, Setting, failed_rows, loggers_place, run_trial
 
 RESTARTS = 2
@@ -94,7 +93,7 @@ def _mark(trial_id: str) -> int:
     return 2 + int(trial_id, 16) % (1 << 20)
 
 
-def free_workers(trial_id: str) -> None:
+def _free_workers(trial_id: str) -> None:
     """Free what Ray Train has reserved for a trial whose own process died, and end its workers.
 
     Ray gives it back only when the whole job ends; Ray Train's own cleaner asks a dashboard for the
@@ -112,10 +111,10 @@ class FreeWorkers(Callback):  # type: ignore[misc]
     """Frees a trial's workers when its own process has died, before it goes on or is given up."""
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        free_workers(config_of(trial).trial_id)
+        _free_workers(TrialConfig(**trial.config["trial"]).trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        free_workers(config_of(trial).trial_id)
+        _free_workers(TrialConfig(**trial.config["trial"]).trial_id)
 
 
 def _reason(error: Exception) -> str:

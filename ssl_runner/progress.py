@@ -165,19 +165,19 @@ class ProgressCallback(tune.Callback):  # type: ignore[misc]
         self.stop_if_asked()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.progress.started(config_of(trial).trial_id)
+        self.progress.started(_config_of(trial).trial_id)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        trial_id = config_of(trial).trial_id
+        trial_id = _config_of(trial).trial_id
         if "status" in result:
             self.progress.end(trial_id, result["status"], result["error"])
         else:
             self.progress.epoch(trial_id, result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        config = config_of(trial)
+        config = _config_of(trial)
         error = self.on_death(config, _error_text(trial))
         self.progress.end(config.trial_id, "failed", error)
 
@@ -189,6 +189,5 @@ def _error_text(trial: Any) -> str:
     return path.read_text() if path is not None and path.exists() else ""
 
 
-def config_of(trial: Any) -> TrialConfig:
-    """The config of one of Tune's trials."""
+def _config_of(trial: Any) -> TrialConfig:
     return TrialConfig(**trial.config["trial"])

@@ -12,7 +12,7 @@ import torch
 from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import ImageDataset
 from ssl_runner.train import evaluate, fit, prepare
-from ssl_runner.train.device import compile_in_place, resident
+from ssl_runner.train.device import compile_in_place, resident, seed_generator
 from tests.test_train import SMALL, ignore
 
 CPU = torch.device("cpu")
@@ -45,6 +45,14 @@ def page_faults(keep: bool) -> int:
         check=True,
     )
     return int(done.stdout)
+
+
+def test_a_seeded_generator_draws_what_it_does_for_pytorch() -> None:
+    torch.manual_seed(2**63 + 5)
+    drawn = torch.rand(5)
+    torch.manual_seed(0)
+    seed_generator(2**63 + 5, torch.device("cpu"))
+    assert torch.equal(torch.rand(5), drawn)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ssl_runner.config import TrialConfig
 from ssl_runner.keyed import seed_of
@@ -18,6 +17,7 @@ from ssl_runner.methods import build_method
 from ssl_runner.models import build_model
 from ssl_runner.sampler import HomogeneousBatchSampler
 from ssl_runner.train.data import TrialData
+from ssl_runner.train.data_parallel import data_parallel
 from ssl_runner.train.device import compile_in_place, resident, resolve_precision
 from ssl_runner.train.evaluation import Evaluation, evaluate, rank_and_size
 from ssl_runner.train.step import WEIGHTS, Learner, averaged_model, together
@@ -133,8 +133,7 @@ class Training:
             compile_in_place(bare, device)
         model: nn.Module = bare
         if group is not None:
-            ids = [device] if device.type == "cuda" else None
-            model = DistributedDataParallel(bare, device_ids=ids, process_group=group)
+            model = data_parallel(bare, device, group)
         steps = config.max_steps or config.epochs * self.sampler.plan.labeled_steps()
         self.learner = Learner(
             config=config,

@@ -19,7 +19,7 @@ from ssl_runner.keyed import seed_of
 from ssl_runner.loader import Batch
 from ssl_runner.methods import Method, Networks, UnlabeledBatch
 from ssl_runner.sampler import LABELED_KIND
-from ssl_runner.train.device import autocast, to_model_input
+from ssl_runner.train.device import autocast, seed_generator, to_model_input
 from ssl_runner.train.evaluation import sum_over_ranks
 from ssl_runner.train.values import Sums
 
@@ -144,7 +144,7 @@ class Learner:
         # The generator is set by place, so that nothing about it needs to be saved: a run that
         # starts here draws the same numbers as one that came by.
         rank = 0 if self.group is None else dist.get_rank(self.group)
-        torch.manual_seed(seed_of((self.config.seed, _STEP, epoch, batch.step, rank)))
+        seed_generator(seed_of((self.config.seed, _STEP, epoch, batch.step, rank)), self.device)
 
     def _draw(self, batch: Batch, epoch: int, purpose: int, view: int) -> torch.Tensor:
         """Random numbers for a view of this rank's images."""
