@@ -1,6 +1,7 @@
 """One trial from its config to its rows, whoever runs it: data, loop, checkpoints, figures."""
 
 import contextlib
+import faulthandler
 import functools
 import os
 import platform
@@ -30,6 +31,10 @@ Rows = tuple[dict[str, Any], list[dict[str, Any]]]
 
 Tell = Callable[[dict[str, Any]], None]
 """Called with each finished epoch's metrics."""
+
+
+_GRACE_SECONDS = 30.0
+"""Time to write the row of a trial that took too long."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,9 @@ def in_words(error: BaseException) -> str:
 def time_limit(seconds: float | None, give_up: Callable[[str], None]) -> Iterator[None]:
     """End this process if what is done here takes longer, even if it hangs.
 
+    Where it hangs so that no other thread of Python can run, nothing can be written; it is ended all
+    the same, some seconds later.
+
     Args:
         seconds: The limit, or None.
         give_up: Called first, in another thread, with the reason in words: writes the row.
@@ -161,9 +169,11 @@ def time_limit(seconds: float | None, give_up: Callable[[str], None]) -> Iterato
     timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
+    faulthandler.dump_traceback_later(seconds + _GRACE_SECONDS, exit=True)  # its thread is not Python's
     try:
         yield
     finally:
+        faulthandler.cancel_dump_traceback_later()
         timer.cancel()
         timer.join()  # if it is giving up by now, nothing more is to be written
 

@@ -216,6 +216,20 @@ def test_a_trial_that_hangs_is_given_up_and_the_others_go_on(tmp_path: Path, tem
     assert run.is_gone()
 
 
+def test_a_hang_that_keeps_the_interpreter_s_lock_ends_too(tmp_path: Path) -> None:
+    code = (
+        "import ctypes; from pathlib import Path; from ssl_runner import trial\n"
+        "trial._GRACE_SECONDS = 0.5\n"
+        "with trial.time_limit(0.5, print):\n"
+        "    Path('begun').touch()\n"
+        "    ctypes.PyDLL(None).sleep(100)\n"  # a call into C that never lets go of the lock
+        "    Path('ended').touch()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, timeout=60)
+    assert done.returncode == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["begun"]
+
+
 def test_running_out_of_memory_is_said_in_words() -> None:
     with pytest.raises(RuntimeError) as allocated:
         torch.empty(1 << 60, dtype=torch.uint8)
@@ -282,7 +296,7 @@ def test_a_full_disk(tmp_path: Path, temporary: Path, undisturbed: Path) -> None
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("only root can make a small disk")
     try:
-        arguments = (*SWEEP, "--results", str(disk))
+        arguments = (*SWEEP, "--configs", "full", "--results", str(disk))
         run = Run(*arguments, temporary=temporary)
         output = run.end()
         assert run.process.returncode == 1, output
@@ -292,7 +306,11 @@ def test_a_full_disk(tmp_path: Path, temporary: Path, undisturbed: Path) -> None
         again = Run(*arguments, "--retry-failed", temporary=temporary)
         output = again.end()
         assert again.process.returncode == 0, output
-        assert tables(disk) == tables(undisturbed)
+        trials, epochs = tables(disk)
+        (trial,) = trials
+        all_trials, all_epochs = tables(undisturbed)
+        assert trial in all_trials
+        assert epochs == [row for row in all_epochs if row["trial_id"] == trial["trial_id"]]
         assert leftovers(disk) == set()
     finally:
         subprocess.run(["umount", str(disk)], check=True)
