@@ -16,7 +16,7 @@ CHECKS = (
     ("ruff", "check", "."),
     ("mypy",),
     # Most of the slow tests wait for Ray more than they compute; those of a file share what they made.
-    ("pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"),
+    ("pytest", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"),
 )
 
 
