@@ -1,7 +1,8 @@
 """What is lost when something is killed? Real SIGKILLs, and the tables they end in, compared.
 
-python -m experiments.benchmarks.faults                        # about 15 minutes on two cores
+python -m experiments.benchmarks.faults                        # about 25 minutes on two cores
 python -m experiments.benchmarks.faults --kills 20 --rounds 1  # a first look
+python -m experiments.benchmarks.faults --kills 0 --parts "its workers" "its trial's process"
 
 Each run is killed and the same command given again, until it ends by itself; its rows must then be
 those of an undisturbed run, row for row and to the bit, with no file left beside them. A training
@@ -39,13 +40,22 @@ SWEEP = (
     *("--methods", "pass", "freematch", "--epochs", "6", "--patience", "0", "--augment", "weak"),
     *("--checkpoint-steps", "5", "--precision", "fp32", "--name", "f"),
 )
+ONE = ()
+TWO = ("--configs", "partial", "--num-workers", "2")
+"""Two workers a trial, on as many CPUs as there are."""
+
+# What is killed: its process's name, and of which sweep.
 PARTS = {
-    "a trial's process": "ray::ImplicitFunc",
-    "the command": "ssl_runner.tune",
-    "the raylet": "raylet/raylet",
-    "the GCS": "gcs_server",
-    "everything at once": "",
+    "a trial's process": ("ray::ImplicitFunc", ONE),
+    "the command": ("ssl_runner.tune", ONE),
+    "the raylet": ("raylet/raylet", ONE),
+    "the GCS": ("gcs_server", ONE),
+    "everything at once": ("", ONE),
+    "its workers": ("ray::RayTrainWorker", TWO),
+    "its trial's process": ("ray::ImplicitFunc", TWO),
 }
+RESTARTED = ("a trial's process", "its workers", "its trial's process")
+"""What the command itself starts again."""
 
 
 @dataclass
@@ -86,6 +96,8 @@ def train(results: str) -> None:
 def kill_trainings(context: ForkServerContext, kills: int, folder: Path) -> Outcome:
     """Kill trainings at random moments, so often at least."""
 
+    outcome = Outcome()
+
     def start(results: Path) -> ForkServerProcess:
         child = context.Process(target=train, args=(str(results),))
         child.start()
@@ -97,7 +109,6 @@ def kill_trainings(context: ForkServerContext, kills: int, folder: Path) -> Outc
     started = time.monotonic()
     start(whole).join()
     usual = time.monotonic() - started
-    outcome = Outcome()
     while outcome.kills < kills:
         results = folder / str(len(outcome.seconds))
         while True:
@@ -129,13 +140,14 @@ def say(what: str, outcome: Outcome) -> None:
 
 def kill_sweep(part: str, results: Path, whole: Path, temporary: Path, outcome: Outcome) -> None:
     """Kill one part of a sweep, and give the same command again."""
-    arguments = (*SWEEP, "--results", str(results))
+    name, flags = PARTS[part]
+    arguments = (*SWEEP, *flags, "--results", str(results))
     run = Run(*arguments, temporary=temporary)
     rows = results / "trials"
     run.wait_for(lambda: bool(list(rows.glob("*.parquet")) and checkpoints(results)))
-    assert run.kill(PARTS[part])
+    assert run.kill(name)
     started = time.monotonic()
-    if part != "a trial's process":  # the command itself starts that one again
+    if part not in RESTARTED:
         time.sleep(1)
         run.kill()
     run.end()
@@ -152,6 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What is lost when something is killed?")
     parser.add_argument("--kills", type=int, default=200, help="of trainings without Ray")
     parser.add_argument("--rounds", type=int, default=4, help="of each part of a sweep")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="of a sweep")
     options = parser.parse_args()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ssl_runner.train.__main__"])
@@ -162,19 +175,24 @@ def main() -> None:
     outcomes: dict[str, Outcome] = {}
     with tempfile.TemporaryDirectory(prefix="k", dir="/tmp") as name:
         folder = Path(name)
-        moments = "a training without Ray, at random moments"
-        outcomes[moments] = kill_trainings(context, options.kills, folder / "train")
+        if options.kills:
+            moments = "a training without Ray, at random moments"
+            outcomes[moments] = kill_trainings(context, options.kills, folder / "train")
         temporary = folder / "t"
         temporary.mkdir()
-        whole = folder / "whole"
-        run = Run(*SWEEP, "--results", str(whole), temporary=temporary)
-        output = run.end()
-        assert run.process.returncode == 0, output
-        for part in PARTS:
-            outcome = outcomes[f"a sweep: {part}"] = Outcome()
+        wholes: dict[tuple[str, ...], Path] = {}
+        for part in options.parts:
+            _, flags = PARTS[part]
+            if flags not in wholes:
+                whole = wholes[flags] = folder / f"whole-{len(wholes)}"
+                run = Run(*SWEEP, *flags, "--results", str(whole), temporary=temporary)
+                output = run.end()
+                assert run.process.returncode == 0, output
+            kind = "two workers a trial" if flags == TWO else "a sweep"
+            outcome = outcomes[f"{kind}: {part}"] = Outcome()
             for _ in range(options.rounds):
                 results = folder / "killed"
-                kill_sweep(part, results, whole, temporary, outcome)
+                kill_sweep(part, results, wholes[flags], temporary, outcome)
                 shutil.rmtree(results)
                 say(f"{outcome.kills} kills of {part}", outcome)
         assert run.is_gone()
