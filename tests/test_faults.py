@@ -201,7 +201,13 @@ def test_a_results_folder_that_is_deleted_meanwhile(
     results = tmp_path / "results"
     arguments = (*SWEEP, "--results", str(results))
     run = Run(*arguments, temporary=temporary)
-    run.wait_for(lambda: bool(list(results.glob("trials/*.parquet"))))
+
+    def is_through() -> bool:
+        """Whether a trial has its row and has cleared its checkpoints: it will not write them again."""
+        rows = results.glob("trials/*.parquet")
+        return any(not (results / "checkpoints" / row.stem).exists() for row in rows)
+
+    run.wait_for(is_through)
     shutil.rmtree(results, ignore_errors=True)
     output = run.end()
     assert run.process.returncode == 1
