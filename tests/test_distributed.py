@@ -299,6 +299,7 @@ def succeed(run: Run) -> None:
 
 def test_ray_train_s_workers_never_change_the_experiment(tmp_path: Path, temporary: Path) -> None:
     succeed(Run(*command(tmp_path, module="train"), temporary=temporary))
+    succeed(Run(*command(tmp_path, "--num-workers", "3"), temporary=temporary))
     # No CPU is left beside the two: if they stayed behind when the trial's own process dies, it would
     # wait for them for ever.
     two = command(tmp_path, "--num-workers", "2", "--cpus-per-trial", str(os.cpu_count()))
@@ -307,7 +308,7 @@ def test_ray_train_s_workers_never_change_the_experiment(tmp_path: Path, tempora
     assert run.kill("ray::ImplicitFunc") == 1
     succeed(run)
     trials = pd.read_parquet(tmp_path / "trials").sort_values("num_workers")
-    assert trials["world_size"].tolist() == trials["num_workers"].tolist() == [1, 2]
+    assert trials["world_size"].tolist() == trials["num_workers"].tolist() == [1, 2, 3]
     epochs = pd.read_parquet(tmp_path / "epochs").set_index("trial_id")
     one = epochs.loc[trials["trial_id"].iloc[0]]
     for trial_id in trials["trial_id"].iloc[1:]:

@@ -42,7 +42,7 @@ def seed_generator(seed: int, device: torch.device) -> None:
     """What `torch.manual_seed` does for what draws on this device.
 
     That one also notes a seed and a stack trace for each kind of device that is not there: at every
-    step it took up to a thirtieth of the time.
+    step it took some hundredths of the time.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
