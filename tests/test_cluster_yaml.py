@@ -60,12 +60,13 @@ def test_ray_accepts_the_file(config):
     assert prepared["available_node_types"].keys() == config["available_node_types"].keys()
 
 
-def test_ray_accepts_the_readmes_on_premises_variant(config):
+def test_ray_accepts_the_page_s_variant_for_ones_own_machines(config):
     for key in ("metadata", "head_node_type", "available_node_types"):
         del config[key]
-    config["provider"] = {"type": "local", "head_ip": "10.0.0.1", "worker_ips": ["10.0.0.2"]}
-    config["auth"] = {"ssh_user": "you", "ssh_private_key": "~/.ssh/id_ed25519"}
-    assert check_as_ray_up_does(config)["max_workers"] == 1
+    page = (ROOT / "experiments/cluster/README.md").read_text()
+    (replaced,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    config |= yaml.safe_load(replaced)
+    assert check_as_ray_up_does(config)["max_workers"] == 2
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import subprocess
 import sys
 import time
@@ -33,7 +34,10 @@ from ssl_runner.results import (
     reading,
     settings_columns,
 )
+from ssl_runner.results.columns import PAGE, with_tables
 from tests.test_config import trial_configs
+
+ROOT = Path(__file__).parent.parent
 
 TRIAL_COLUMNS = """
 schema_version int64
@@ -213,18 +217,31 @@ def trial_row(config: TrialConfig, sweep: str = "s", **figures: Any) -> dict[str
     return row | figures
 
 
-def columns_in_readme(heading: str) -> dict[str, tuple[str, str]]:
-    """Type and meaning of each column, as the README has them below a heading."""
-    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    section = text.partition(f"**{heading}**\n\n")[2].partition("\n\n")[0]
-    lines = [line.strip("| ").split(" | ") for line in section.splitlines()[2:]]
-    return {name.strip("`"): (kind, meaning) for name, kind, meaning in lines}
+def test_the_page_has_every_column_with_its_type_and_meaning() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    for heading, schema in (("trials", TRIALS), ("epochs", EPOCHS)):
+        section = page.partition(f"## {heading}\n\n")[2].partition("\n\n")[0]
+        rows = [line.strip("| ").split(" | ") for line in section.splitlines()[2:]]
+        assert rows == [
+            [f"`{field.name}`", str(field.type), field.metadata[b"meaning"].decode()]
+            for field in schema
+        ]
+    assert with_tables(page) == page, "python -m ssl_runner.results.columns writes them again"
 
 
-@pytest.mark.parametrize(("folder", "schema"), [("trials", TRIALS), ("epochs", EPOCHS)])
-def test_the_readme_says_what_each_column_means(folder: str, schema: pa.Schema) -> None:
-    expected = {field.name: (str(field.type), field.metadata[b"meaning"].decode()) for field in schema}
-    assert columns_in_readme(f"results/{folder}") == expected
+@pytest.mark.parametrize("page", ["README.md", "ssl_runner/results/README.md"])
+def test_the_pages_ways_to_read_the_table_work(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    results = ResultsFolder("results")
+    results.write(trial_row(TrialConfig()), epoch_rows(2))
+    results.write(failed_row(TrialConfig(seed=1)), [])
+    text = (ROOT / page).read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(import pandas\n.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert len(names["trials"]) == 2
 
 
 def test_duckdb_and_polars_read_the_same_rows(tmp_path: Path) -> None:

@@ -68,7 +68,8 @@ def build_loggers(
         except Exception as error:  # whatever its library raises, over its own settings
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ValueError(
-                f"--log {name} must be able to log, got: {reason} Leave it out, or see the README."
+                f"--log {name} must be able to log, got: {reason} Leave it out, or see "
+                "ssl_runner/README.md."
             ) from None
         made.append(callback)
     return made
