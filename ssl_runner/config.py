@@ -21,11 +21,11 @@ ORDERS = ("interleave", "shuffle", "labeled_first", "paired")
 LAST_BATCHES = ("partial", "drop", "pad")
 AUGMENTS = ("none", "weak")
 KEEPS = ("best", "last")
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp64")
 
 BELOW_1 = math.nextafter(1, 0)
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp64"]
 Order = Literal["interleave", "shuffle", "labeled_first", "paired"]
 LastBatch = Literal["partial", "drop", "pad"]
 Augment = Literal["none", "weak"]
@@ -128,7 +128,9 @@ class TrialConfig:
     lr: Real = setting(0.001, "Adam's learning rate")
     dropout: Real = setting(0.25, "dropout before the last layer")
     precision: Precision = setting(
-        "auto", "fp32, bf16, or auto: bf16 where the hardware multiplies it natively"
+        "auto",
+        "fp32, bf16, or auto: bf16 where the hardware multiplies it natively; "
+        "fp64: for proofs and comparisons; slow",
     )
     compile: bool = setting(
         False, "torch.compile the model: for GPUs; on a CPU it is slower, and needs a C++ compiler"

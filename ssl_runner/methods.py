@@ -13,7 +13,8 @@ from ssl_runner.imports import import_by_path
 # B = images in this rank's batch, C = channels, H and W = height and width, K = classes
 
 Scores = Callable[[torch.Tensor], torch.Tensor]
-"""Class scores before softmax, float32 (B, K), of float images in [0, 1], (B, C, H, W)."""
+"""Class scores before softmax, (B, K), of images in [0, 1], (B, C, H, W), of the same type: float32, or
+float64 in precision fp64."""
 
 
 @dataclass(frozen=True)

@@ -362,7 +362,10 @@ def test_values_that_train_does_not_take(arguments: tuple[str, ...], message: st
             "method must be a known name or an import path such as package.module:Name, got "
             "'pas'. Did you mean pass?",
         ),
-        (("--precision", "fp16"), "precision: input should be 'auto', 'fp32' or 'bf16', got 'fp16'."),
+        (
+            ("--precision", "fp16"),
+            "precision: input should be 'auto', 'fp32', 'bf16' or 'fp64', got 'fp16'.",
+        ),
         (("--configs", "ful"), "configs.0: input should be 'full' or 'partial', got 'ful'."),
         (("--name", "a/b"), "name must be made of letters, digits, '-', '_' and '.', 100 at the most"),
         (("--cpus-per-trial", "0"), "cpus_per_trial must be more than 0, got 0.0. Try 1."),

@@ -42,7 +42,7 @@ TRIAL_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "batch_size": st.integers(1, 10**9),
     "lr": st.floats(0, 10, exclude_min=True, exclude_max=True),
     "dropout": st.floats(0, 1, exclude_max=True),
-    "precision": st.sampled_from(["auto", "fp32", "bf16"]),
+    "precision": st.sampled_from(["auto", "fp32", "bf16", "fp64"]),
     "compile": st.booleans(),
     "keep": st.sampled_from(["best", "last"]),
     "holdout": whole,
@@ -207,7 +207,10 @@ def test_a_trial_takes_the_edges_of_its_ranges(settings: dict[str, Any]) -> None
             "Try interleave.",
         ),
         ({"last_batch": ""}, "last_batch must be one of partial, drop, pad, got ''. Try partial."),
-        ({"precision": "fp16"}, "precision must be one of auto, fp32, bf16, got 'fp16'. Try auto."),
+        (
+            {"precision": "fp16"},
+            "precision must be one of auto, fp32, bf16, fp64, got 'fp16'. Try auto.",
+        ),
     ],
 )
 def test_a_trial_refuses_what_is_out_of_range(settings: dict[str, Any], message: str) -> None:
@@ -670,7 +673,7 @@ def test_values_that_need_reading(study: Path, text: str, name: str, value: obje
         ("name: 7", "name: a text is needed here, .*, got 7."),
         ("models: [1]", "models.0: a text is needed here, .*, got 1."),
         ("configs: [ful]", "configs.0: .* 'full' or 'partial', got 'ful'. See --help"),
-        ("precision: fp16", "precision: .* 'auto', 'fp32' or 'bf16', got 'fp16'. See --help"),
+        ("precision: fp16", "precision: .* 'auto', 'fp32', 'bf16' or 'fp64', got 'fp16'. See --help"),
         ("order: [shuffle]", r"order: .*, got \['shuffle'\]"),
         ("dataset: !!binary aGk=", "dataset: a text is needed here, .*, got b'hi'"),
         # Not a list of `key: value` lines

@@ -310,6 +310,7 @@ def test_the_diagnostics_are_those_of_a_slow_version(
     ("method", "settings"),
     [
         ("freematch", {"mu": 3}),
+        ("freematch", {"precision": "fp64"}),
         ("mean_teacher", {}),
         ("pseudo_label", {"keep": "last", "threshold": 0.3}),
         ("pass", {"ema": 0.9, "max_steps": 7}),

@@ -16,6 +16,7 @@ from ssl_runner.datasets import ImageDataset
 from ssl_runner.sampler import UNLABELED
 from ssl_runner.train import FitResult, evaluate, fit, prepare
 from ssl_runner.train.device import resolve_precision, to_model_input
+from ssl_runner.train.loop import Training
 
 CPU = torch.device("cpu")
 SMALL = TrialConfig(
@@ -246,9 +247,53 @@ def test_images_reach_the_model_as_floats_in_channels_last(fashion_mnist: ImageD
 def test_precision_is_what_was_asked_for_or_what_the_hardware_has() -> None:
     assert resolve_precision("fp32", CPU) == "fp32"
     assert resolve_precision("bf16", CPU) == "bf16"
+    assert resolve_precision("fp64", CPU) == "fp64"
     flags = Path("/proc/cpuinfo").read_text().split()
     native = "avx512_bf16" in flags or "amx_tile" in flags
     assert resolve_precision("auto", CPU) == ("bf16" if native else "fp32")
+
+
+def test_in_fp64_all_numbers_are_float64(fashion_mnist: ImageDataset) -> None:
+    states: list[dict[str, Any]] = []
+
+    def keep(metrics: dict[str, Any] | None, state: dict[str, Any]) -> None:
+        states.append(state)
+
+    settings: dict[str, Any] = {"method": "freematch", "ema": 0.9, "epochs": 1, "subset": 600}
+    config = dataclasses.replace(SMALL, precision="fp64", augment="weak", **settings)
+    seen: list[torch.dtype] = []
+    hook = nn.modules.module.register_module_forward_pre_hook(
+        lambda _, given: seen.extend(tensor.dtype for tensor in given)
+    )
+    try:
+        result = run(config, fashion_mnist, report=keep)
+    finally:
+        hook.remove()
+    assert result.precision == "fp64"
+    assert set(seen) == {torch.float64}
+    saved = {name: states[-1]["parts"][name] for name in ("model", "average", "method")}
+    saved |= {"kept": result.weights, "optimizer": {}}
+    for place, moments in states[-1]["parts"]["optimizer"]["state"].items():
+        saved["optimizer"] |= {f"{place} {name}": moments[name] for name in ("exp_avg", "exp_avg_sq")}
+    for part, tensors in saved.items():
+        assert len(tensors) >= 2
+        for name, tensor in tensors.items():
+            assert tensor.dtype == (torch.int64 if name == "n_averaged" else torch.float64), (
+                part,
+                name,
+            )
+
+
+def test_the_precision_changes_no_initial_weight(fashion_mnist: ImageDataset) -> None:
+    data = prepare(SMALL, fashion_mnist)
+    single, double = (
+        Training(dataclasses.replace(SMALL, precision=precision), data, CPU, None, None)
+        for precision in ("fp32", "fp64")
+    )
+    weights = single.parts["model"].state_dict()
+    assert_same_bits(
+        {name: weight.double() for name, weight in weights.items()}, double.parts["model"].state_dict()
+    )
 
 
 def test_bf16_trains_to_nearly_the_same_loss(fashion_mnist: ImageDataset) -> None:

@@ -128,7 +128,7 @@ TRIALS = _schema(
         "images_per_second": (_REAL, "labeled images per second of the training loop"),
         "parameters": (_WHOLE, "trained weights of the model"),
         "device": (_TEXT, "device of rank 0"),
-        "precision_used": (_TEXT, "fp32 or bf16"),
+        "precision_used": (_TEXT, "fp32, bf16 or fp64"),
         "world_size": (_WHOLE, "processes that trained it at its end"),
         "threads": (_WHOLE, "CPU threads of each worker"),
         "node": (_TEXT, "machine of rank 0"),

@@ -80,7 +80,7 @@ def compile_in_place(model: nn.Module, device: torch.device) -> None:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """`fp32` or `bf16`; auto is bf16 where the hardware multiplies bf16 natively."""
+    """`fp32`, `bf16` or `fp64`; auto is bf16 where the hardware multiplies bf16 natively."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -90,14 +90,21 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return "bf16" if native else "fp32"
 
 
+def dtype_of(precision: str) -> torch.dtype:
+    """The type of weights, images and scores; bf16 is only what a forward pass multiplies in."""
+    return torch.float64 if precision == "fp64" else torch.float32
+
+
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """Mixed precision for a forward pass, or none."""
-    if precision == "fp32":
+    if precision != "bf16":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def to_model_input(images_BCHW: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """uint8 images as float32 in [0, 1] on the device, channels last."""
+def to_model_input(
+    images_BCHW: torch.Tensor, device: torch.device, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """uint8 images as floats in [0, 1] on the device, channels last."""
     moved = images_BCHW.to(device, non_blocking=True)
-    return moved.float().div_(255).contiguous(memory_format=torch.channels_last)
+    return moved.to(dtype).div_(255).contiguous(memory_format=torch.channels_last)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ssl_runner.sampler import share
-from ssl_runner.train.device import autocast, to_model_input
+from ssl_runner.train.device import autocast, dtype_of, to_model_input
 
 # N = images, B = images in a batch, C = channels, H and W = height and width, K = classes,
 # M = images that are kept as mistakes
@@ -76,14 +76,14 @@ def evaluate(
     mistakes_M3 = torch.full((MISTAKES, 3), -1.0, dtype=torch.float64, device=device)
     was_training = model.training
     model.eval()
-    size = EVALUATION_BATCH[device.type]
+    size, dtype = EVALUATION_BATCH[device.type], dtype_of(precision)
     for first in range(start, stop, size):
         part = slice(first, min(first + size, stop))
-        images_BCHW = to_model_input(_part(images_NCHW, part), device)
+        images_BCHW = to_model_input(_part(images_NCHW, part), device, dtype)
         labels_B = _part(labels_N, part).to(device, non_blocking=True)
         with autocast(precision, device):
             scores_BK = model(images_BCHW)
-        losses_B = F.cross_entropy(scores_BK.float(), labels_B, reduction="none").double()
+        losses_B = F.cross_entropy(scores_BK.to(dtype), labels_B, reduction="none").double()
         loss_sum += losses_B.sum()
         # Not bincount, which on a GPU waits for the scores to find the largest index.
         predicted_B = scores_BK.argmax(1)

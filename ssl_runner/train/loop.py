@@ -18,7 +18,7 @@ from ssl_runner.models import build_model
 from ssl_runner.sampler import HomogeneousBatchSampler
 from ssl_runner.train.data import TrialData
 from ssl_runner.train.data_parallel import data_parallel
-from ssl_runner.train.device import compile_in_place, resident, resolve_precision
+from ssl_runner.train.device import compile_in_place, dtype_of, resident, resolve_precision
 from ssl_runner.train.evaluation import Evaluation, evaluate, rank_and_size
 from ssl_runner.train.step import WEIGHTS, Learner, averaged_model, together
 from ssl_runner.train.values import FitResult, Progress, Sums
@@ -82,14 +82,15 @@ class Training:
         config = config.resolved()
         self.config, self.data, self.device, self.group = config, data, device, group
         self.precision = resolve_precision(config.precision, device)
+        dtype = dtype_of(self.precision)
         counts_K = np.bincount(data.targets_N[data.labeled], minlength=len(data.classes))
-        shares_K = torch.tensor(counts_K / counts_K.sum(), dtype=torch.float32)
-        method = build_method(config, shares_K).to(device)
+        shares_K = torch.tensor(counts_K / counts_K.sum(), dtype=dtype)
+        method = build_method(config, shares_K).to(device, dtype)
         torch.manual_seed(seed_of((config.seed, WEIGHTS)))
         channels, height, width = data.images_NCHW.shape[1:]
         bare = build_model(
             config.model, channels, (height, width), len(data.classes), config.dropout
-        ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        ).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.Adam(bare.parameters(), lr=config.lr, fused=True)
         average = averaged_model(bare, config.ema) if config.ema else None
         self.sampler = HomogeneousBatchSampler(

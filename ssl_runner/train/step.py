@@ -19,7 +19,7 @@ from ssl_runner.keyed import seed_of
 from ssl_runner.loader import Batch
 from ssl_runner.methods import Method, Networks, UnlabeledBatch
 from ssl_runner.sampler import LABELED_KIND
-from ssl_runner.train.device import autocast, seed_generator, to_model_input
+from ssl_runner.train.device import autocast, dtype_of, seed_generator, to_model_input
 from ssl_runner.train.evaluation import sum_over_ranks
 from ssl_runner.train.values import Sums
 
@@ -120,7 +120,7 @@ class Learner:
         if self.config.augment == "weak":
             images_BCHW = weak(images_BCHW, self._draw(batch, epoch, _WEAK, 0), self.config.flip)
         targets_B = batch.targets.to(self.device, non_blocking=True)
-        scores_BK = self._scores(self.model, to_model_input(images_BCHW, self.device))
+        scores_BK = self._scores(self.model, to_model_input(images_BCHW, self.device, self._dtype))
         loss = F.cross_entropy(scores_BK, targets_B)
         (loss if batch.weight == 1 else loss * batch.weight).backward()  # type: ignore[no-untyped-call]
         if batch.own:  # a filler image is no image of the epoch
@@ -156,7 +156,11 @@ class Learner:
     def _scores(self, model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
         with autocast(self.precision, self.device):
             scores_BK: torch.Tensor = model(images_BCHW)
-        return scores_BK.float()
+        return scores_BK.to(self._dtype)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return dtype_of(self.precision)
 
     @cached_property
     def _networks(self) -> Networks:
@@ -194,10 +198,11 @@ class Learner:
 
         def weak_view(view: int) -> torch.Tensor:
             numbers = self._draw(batch, epoch, _WEAK, view)
-            return to_model_input(weak(images_BCHW, numbers, flip), self.device)
+            return to_model_input(weak(images_BCHW, numbers, flip), self.device, self._dtype)
 
         def strong_view(view: int) -> torch.Tensor:
-            made = strong(images_BCHW, self._draw(batch, epoch, _STRONG, view), flip)
+            numbers = self._draw(batch, epoch, _STRONG, view).to(self._dtype)
+            made = strong(images_BCHW, numbers, flip)
             return made.contiguous(memory_format=torch.channels_last)
 
         def mean(values: torch.Tensor) -> torch.Tensor:

@@ -82,7 +82,7 @@ class FitResult:
             ones beside them; else None.
         weights: The weights that `validation` and `test` are of, on the CPU.
         progress: Steps, images and seconds in all.
-        precision: `fp32` or `bf16`, as used.
+        precision: `fp32`, `bf16` or `fp64`, as used.
         parameters: Number of trained weights.
     """
 
