@@ -4,7 +4,6 @@ import dataclasses
 import gc
 import io
 import itertools
-import mmap
 import os
 import re
 from collections import Counter
@@ -28,7 +27,7 @@ from ssl_runner.hyperparameters import METHODS
 from ssl_runner.loader import PartiallyLabeledDataset, make_loader
 from ssl_runner.models import CNN
 from ssl_runner.sampler import HomogeneousBatchSampler
-from ssl_runner.train import TrialData, data_parallel, fit, prepare
+from ssl_runner.train import TrialData, fit, prepare
 from ssl_runner.train.device import to_model_input
 from tests.test_train import untimed
 
@@ -130,47 +129,6 @@ def test_the_averaged_gradient_is_the_global_batch_s(
         # without an image take that same one for a filler.
         wrong = [distance(*pair) > 1e-3 for pair in zip(alone, unweighted, strict=True)]
         assert wrong == [True, True, True, False]
-
-
-def averaged(rank: int, world_size: int, unseeing: int | None) -> list[np.ndarray] | None:
-    """A rank's means of tensors of several sizes; None if its memory can't be shared by all."""
-    if rank == unseeing:
-        data_parallel._opened = lambda place, size: None
-    group = dist.group.WORLD
-    assert group is not None
-    memory = data_parallel.shared_memory(4000, group)
-    if memory is None:
-        return None
-    mean = data_parallel.SharedMean(memory, rank, world_size)
-    generator = torch.Generator().manual_seed(rank)
-    means = []
-    for size in (1000, 1, 999, 500) * 20:
-        values = torch.rand(size, generator=generator)
-        expected = values.clone()
-        dist.all_reduce(expected)
-        mean(values)
-        torch.testing.assert_close(values, expected / world_size)
-        means.append(values.numpy())
-    return means
-
-
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_ranks_of_one_machine_average_in_shared_memory(tmp_path: Path, world_size: int) -> None:
-    first, *others = over_ranks(world_size, tmp_path, averaged, None)
-    assert len(first) == 80
-    for other in others:
-        assert all(np.array_equal(*pair) for pair in zip(first, other, strict=True))
-
-
-def test_if_one_rank_cannot_see_the_memory_none_uses_it(tmp_path: Path) -> None:
-    assert over_ranks(3, tmp_path, averaged, 2) == [None, None, None]
-
-
-def test_a_rank_that_never_comes_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_parallel, "_PATIENCE_SECONDS", 0.05)
-    mean = data_parallel.SharedMean(mmap.mmap(-1, 64 * 3 + 2 * 2 * 64), 0, 2)
-    with pytest.raises(RuntimeError, match="rank 1 has not come by for 0.05 seconds"):
-        mean(torch.ones(3))
 
 
 def fitted(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ssl_runner.config import TrialConfig
 from ssl_runner.keyed import seed_of
@@ -17,7 +18,6 @@ from ssl_runner.methods import build_method
 from ssl_runner.models import build_model
 from ssl_runner.sampler import HomogeneousBatchSampler
 from ssl_runner.train.data import TrialData
-from ssl_runner.train.data_parallel import data_parallel
 from ssl_runner.train.device import compile_in_place, dtype_of, resident, resolve_precision
 from ssl_runner.train.evaluation import Evaluation, evaluate, rank_and_size
 from ssl_runner.train.step import WEIGHTS, Learner, averaged_model, together
@@ -134,7 +134,8 @@ class Training:
             compile_in_place(bare, device)
         model: nn.Module = bare
         if group is not None:
-            model = data_parallel(bare, device, group)
+            devices = [device] if device.type == "cuda" else None
+            model = DistributedDataParallel(bare, device_ids=devices, process_group=group)
         steps = config.max_steps or config.epochs * self.sampler.plan.labeled_steps()
         self.learner = Learner(
             config=config,
