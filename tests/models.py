@@ -24,6 +24,28 @@ class Linear(nn.Module):
         return scores
 
 
+class SmallCNN(nn.Sequential):
+    """The layers of `CNN`, with a hundredth of its weights."""
+
+    def __init__(self, channels: int, size: tuple[int, int], classes: int, dropout: float) -> None:
+        height, width = size
+        super().__init__(
+            *(nn.Conv2d(channels, 4, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()),
+            *(nn.Conv2d(4, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()),
+            nn.Flatten(),
+            nn.Linear(8 * (height // 4) * (width // 4), classes),
+        )
+
+
+class FromZero(Linear):
+    """Its weights are zero at first: every class is as likely."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+
 class Diverging(Linear):
     """Its loss is not a number."""
 
