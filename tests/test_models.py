@@ -38,10 +38,10 @@ def test_a_batch_gives_as_many_rows(
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_row_is_of_its_own_image(name: str) -> None:
-    model = build_model(name, 1, (28, 28), 10, 0.25).eval()
-    batch = images(64)
+    model = build_model(name, 1, (28, 28), 10, 0.25).double().eval()
+    batch = images(64).double()
     alone = torch.cat([model(batch[i : i + 1]) for i in (0, 1, 63)])
-    assert torch.allclose(model(batch)[[0, 1, 63]], alone, atol=1e-5)
+    torch.testing.assert_close(model(batch)[[0, 1, 63]], alone, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -104,8 +104,8 @@ def slow(model: CNN, images_BCHW: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("kind", [CNN, AdaptiveCNN])
 def test_pooling_before_relu_changes_neither_scores_nor_gradients(kind: type[CNN]) -> None:
     torch.manual_seed(0)
-    model = kind(1, (28, 28), 10, 0.25).eval()
-    batch, labels = images(64) - 0.5, torch.arange(64) % 10
+    model = kind(1, (28, 28), 10, 0.25).double().eval()
+    batch, labels = images(64).double() - 0.5, torch.arange(64) % 10
     results = []
     for forward in (model, lambda batch: slow(model, batch)):
         scores_BK = forward(batch)
@@ -113,7 +113,7 @@ def test_pooling_before_relu_changes_neither_scores_nor_gradients(kind: type[CNN
         results.append([scores_BK, *torch.autograd.grad(loss, tuple(model.parameters()))])
     assert len(results[0]) == 9
     for one, other in zip(*results, strict=True):
-        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
 def test_the_two_models_differ() -> None:
