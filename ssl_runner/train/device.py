@@ -34,8 +34,13 @@ def keep_freed_memory() -> None:
 
 def keep_compiler_files() -> None:
     """Have PyTorch's compiler keep its files in our cache folder, not in the temporary one: every
-    process with an optimizer makes that folder, whether anything is compiled or not."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder("torchinductor")))
+    process with an optimizer makes that folder, whether anything is compiled or not.
+
+    A folder for each kind of CPU: the compiler finds what it made for one with AVX512 on one without
+    (PyTorch 2.14), and its results are wrong there, without an error.
+    """
+    folder = cache_folder("torchinductor") / torch.backends.cpu.get_cpu_capability()
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def seed_generator(seed: int, device: torch.device) -> None:
