@@ -1,8 +1,5 @@
 import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -11,6 +8,7 @@ import torch
 from filelock import FileLock
 
 from ssl_runner.datasets import ImageDataset, load_dataset
+from ssl_runner.testing.processes import Runs
 
 # A busy machine is no failure: nothing here is timed.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -27,6 +25,23 @@ SWEEP = (
 )
 
 
+RAY_BY_THE_DOZEN = "ray by the dozen"
+"""The xdist group of the tests that start many of Ray's processes: no two of them overlap."""
+
+PASSED = pytest.StashKey[bool]()
+"""Of a test: whether it has passed."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Lets fixtures know how a test went: where it failed, they have nothing to find fault with."""
+    report = yield
+    item.stash[PASSED] = report.when == "call" and report.passed
+    return report
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files with slow tests first, so that none of them is left for the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
@@ -34,12 +49,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def temporary() -> Iterator[Path]:
-    """A temporary folder with a short name, for Ray's sockets."""
-    folder = Path(f"/tmp/f{os.getpid()}")
-    folder.mkdir()
-    yield folder
-    shutil.rmtree(folder)
+def runs() -> Iterator[Runs]:
+    """Starts processes, all of which end with the test, passed or failed."""
+    with Runs() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
@@ -51,14 +64,16 @@ def fashion_mnist() -> ImageDataset:
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of `SWEEP` when nobody disturbs it: run once, whichever process asks first."""
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    results = shared / "undisturbed"
+    results = of_all_processes(tmp_path_factory) / "undisturbed"
     with FileLock(f"{results}.lock"):
         if not results.exists():
-            command = [sys.executable, "-m", *SWEEP, "--results", str(results)]
-            done = subprocess.run(command, capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
+            with Runs() as runs:
+                runs.start(*SWEEP, "--results", str(results)).succeed()
     assert len(list(results.glob("trials/*.parquet"))) == 3
     return results
+
+
+def of_all_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all of pytest's processes share."""
+    shared = tmp_path_factory.getbasetemp()
+    return shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared

@@ -437,7 +437,7 @@ finally:
 def watched(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`python -m ssl_runner.tune`, whose last line of stderr says what was imported."""
     command: list[Any] = [sys.executable, "-c", WATCHED, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from ssl_runner.datasets.picture import draw_grid
 
 def datasets(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "ssl_runner.datasets", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def test_it_counts_the_classes_and_draws_nine_images(

@@ -21,15 +21,16 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from experiments.benchmarks.killing import Run
 from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import ImageDataset
 from ssl_runner.hyperparameters import METHODS
 from ssl_runner.loader import PartiallyLabeledDataset, make_loader
 from ssl_runner.models import CNN
 from ssl_runner.sampler import HomogeneousBatchSampler
+from ssl_runner.testing.processes import Runs, wait_until
 from ssl_runner.train import TrialData, data_parallel, fit, prepare
 from ssl_runner.train.device import to_model_input
+from tests.conftest import RAY_BY_THE_DOZEN
 from tests.test_train import untimed
 
 pytestmark = pytest.mark.slow
@@ -63,12 +64,24 @@ def over_ranks(world_size: int, folder: Path, work: Callable[..., Any], *argumen
         context.Process(target=_start, args=(rank, world_size, str(store), work, arguments, answers))
         for rank in range(world_size)
     ]
-    for process in processes:
-        process.start()
-    got = dict(answers.get() for _ in range(world_size))
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
+    got: dict[int, Any] = {}
+    try:
+        for process in processes:
+            process.start()
+        while len(got) < world_size:
+            assert wait_until(
+                lambda: not answers.empty(), lambda: not any(process.exitcode for process in processes)
+            ), f"ranks ended with {[process.exitcode for process in processes]}"
+            rank, answer = answers.get()
+            got[rank] = answer
+        for process in processes:
+            process.join()
+            assert process.exitcode == 0
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.kill()
+                process.join()
     return [got[rank] for rank in range(world_size)]
 
 
@@ -292,21 +305,17 @@ def command(results: Path, *arguments: str, module: str = "tune") -> tuple[str, 
     )
 
 
-def succeed(run: Run) -> None:
-    output = run.end(200)
-    assert run.process.returncode == 0, output
-
-
-def test_ray_train_s_workers_never_change_the_experiment(tmp_path: Path, temporary: Path) -> None:
-    succeed(Run(*command(tmp_path, module="train"), temporary=temporary))
-    succeed(Run(*command(tmp_path, "--num-workers", "3"), temporary=temporary))
+@pytest.mark.xdist_group(RAY_BY_THE_DOZEN)
+def test_ray_train_s_workers_never_change_the_experiment(tmp_path: Path, runs: Runs) -> None:
+    runs.start(*command(tmp_path, module="train")).succeed()
+    runs.start(*command(tmp_path, "--num-workers", "3")).succeed()
     # No CPU is left beside the two: if they stayed behind when the trial's own process dies, it would
     # wait for them for ever.
     two = command(tmp_path, "--num-workers", "2", "--cpus-per-trial", str(os.cpu_count()))
-    run = Run(*two, temporary=temporary)
-    run.wait_for(lambda: bool(run.processes("ray::RayTrainWorker")))
-    assert run.kill("ray::ImplicitFunc") == 1
-    succeed(run)
+    run = runs.start(*two)
+    run.wait_for(lambda: bool(runs.processes("ray::RayTrainWorker")))
+    assert runs.kill("ray::ImplicitFunc") == 1
+    run.succeed()
     trials = pd.read_parquet(tmp_path / "trials").sort_values("num_workers")
     assert trials["world_size"].tolist() == trials["num_workers"].tolist() == [1, 2, 3]
     epochs = pd.read_parquet(tmp_path / "epochs").set_index("trial_id")
@@ -319,16 +328,17 @@ def test_ray_train_s_workers_never_change_the_experiment(tmp_path: Path, tempora
         assert epochs.loc[trial_id]["passed"].tolist() == one["passed"].tolist() == [13, 26]
 
 
+@pytest.mark.xdist_group(RAY_BY_THE_DOZEN)
 def test_an_elastic_trial_outlives_its_workers(
-    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ("--epochs", "12", "--patience", "0", "--checkpoint-steps", "2")
     monkeypatch.setenv("SSL_RUNNER_TEST_MARK", os.devnull)  # it exists: nobody is killed
     alone = command(tmp_path, *settings, "--model", "tests.models:Killed", module="train")
-    succeed(Run(*alone, temporary=temporary))
+    runs.start(*alone).succeed()
     monkeypatch.setenv("SSL_RUNNER_TEST_MARK", str(tmp_path / "mark"))
     elastic = ("--models", "tests.models:Killed", "--num-workers", "1", "3")
-    succeed(Run(*command(tmp_path, *settings, *elastic), temporary=temporary))
+    runs.start(*command(tmp_path, *settings, *elastic)).succeed()
     assert (tmp_path / "mark").exists()
     undisturbed, disturbed = (
         pd.read_parquet(tmp_path / "trials").sort_values("num_workers").to_dict("records")

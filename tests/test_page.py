@@ -23,6 +23,7 @@ from ssl_runner.report.charts import MOST_CURVES
 from ssl_runner.report.page import command_of, make_charts, render_page, save_figures
 from ssl_runner.results import EPOCHS
 from ssl_runner.study import sweep_to_settings
+from ssl_runner.testing.processes import HANG
 from tests.test_results import epoch_rows, failed_row, frame_of, trial_row
 
 SVG = "http://www.w3.org/2000/svg"
@@ -99,7 +100,7 @@ def opened(driver: webdriver.Chrome, page: Path, width: int = 1200, dark: bool =
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
     driver.get(page.as_uri())
     charts = len(driver.find_elements(By.CLASS_NAME, "chart"))
-    WebDriverWait(driver, 30).until(
+    WebDriverWait(driver, HANG).until(
         lambda _: driver.execute_script("return document.body.dataset.drawn") == str(charts)
     )
 
@@ -108,7 +109,7 @@ def wait_for_picture(driver: webdriver.Chrome, figure: WebElement) -> None:
     """Wait until a figure's image of 8 × 8 pixels is drawn: that is when it comes into sight."""
     driver.execute_script("arguments[0].scrollIntoView()", figure)
     picture = figure.find_element(By.TAG_NAME, "img")
-    WebDriverWait(driver, 10).until(lambda _: picture.get_property("naturalWidth") == 8)
+    WebDriverWait(driver, HANG).until(lambda _: picture.get_property("naturalWidth") == 8)
 
 
 def first_column(driver: webdriver.Chrome) -> list[str]:
@@ -160,9 +161,9 @@ def test_a_person_opens_the_page_sorts_the_table_and_hides_a_curve(
     assert lines() == 7
     box = chromium.find_element(By.CSS_SELECTOR, "#shown input[value='CNN full']")
     box.send_keys(Keys.SPACE)
-    WebDriverWait(chromium, 10).until(lambda _: lines() == 6)
+    WebDriverWait(chromium, HANG).until(lambda _: lines() == 6)
     box.click()
-    WebDriverWait(chromium, 10).until(lambda _: lines() == 7)
+    WebDriverWait(chromium, HANG).until(lambda _: lines() == 7)
     assert chromium.get_log("browser") == []  # type: ignore[no-untyped-call]
 
 

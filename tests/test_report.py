@@ -35,7 +35,6 @@ def report(*arguments: str) -> "subprocess.CompletedProcess[str]":
         [sys.executable, "-m", "ssl_runner.report", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
 

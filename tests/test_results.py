@@ -2,8 +2,6 @@
 
 import dataclasses
 import math
-import subprocess
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +31,7 @@ from ssl_runner.results import (
     reading,
     settings_columns,
 )
+from ssl_runner.testing.processes import Runs
 from tests.test_config import trial_configs
 
 TRIAL_COLUMNS = """
@@ -435,10 +434,11 @@ def test_nothing_is_half_written_when_the_table_does_not_take_a_row(results: Res
     assert results.trials()["steps"].tolist() == [94]
 
 
-def test_many_processes_write_at_once(results: ResultsFolder) -> None:
+def test_many_processes_write_at_once(results: ResultsFolder, runs: Runs) -> None:
     script = """
 import sys
 from ssl_runner.config import TrialConfig
+from ssl_runner.testing.processes import Runs
 from ssl_runner.results import ResultsFolder
 from tests.test_results import epoch_rows, trial_row
 for seed in range(5):
@@ -446,15 +446,15 @@ for seed in range(5):
         config = TrialConfig(seed=seed, split_seed=shared)
         ResultsFolder(sys.argv[1]).write(trial_row(config), epoch_rows(2))
 """
-    arguments = [sys.executable, "-c", script, results.root]
     root = Path(__file__).parent.parent
-    writers = [subprocess.Popen([*arguments, str(number)], cwd=root) for number in range(3)]
-    while any(writer.poll() is None for writer in writers):
+    writers = [runs.start(results.root, str(number), code=script, cwd=root) for number in range(3)]
+    while any(writer.process.poll() is None for writer in writers):
         frame = results.trials()  # a reader in the midst of it sees whole rows
         assert frame["trial_id"].is_unique
         assert set(frame["status"]) <= {"finished"}
         time.sleep(0.02)
-    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    for writer in writers:
+        writer.succeed()
     assert len(results.trials()) == 20
     assert len(results.epochs()) == 40
     assert {path.name for path in Path(results.root).iterdir()} == {"trials", "epochs"}

@@ -35,6 +35,7 @@ from ssl_runner.sampler import (
     RankBatch,
     share,
 )
+from ssl_runner.testing.processes import Runs
 
 # n = images of a global batch, W = world_size, r = rank, t = step
 
@@ -1042,19 +1043,14 @@ dist.destroy_process_group()
 """
 
 
-def test_it_works_in_a_plain_torchrun_script(tmp_path: Path) -> None:
+def test_it_works_in_a_plain_torchrun_script(tmp_path: Path, runs: Runs) -> None:
     script, result = tmp_path / "script.py", tmp_path / "steps_of_rank_"
     script.write_text(PLAIN_SCRIPT)
     launcher = (
         "torch.distributed.run --nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint 127.0.0.1:0"
     )
-    subprocess.run(
-        [sys.executable, "-m", *launcher.split(), str(script), str(result)],
-        env=os.environ | {"GLOO_SOCKET_IFNAME": LOOPBACK, "OMP_NUM_THREADS": "1"},
-        check=True,
-        capture_output=True,
-        timeout=200,
-    )
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": LOOPBACK, "OMP_NUM_THREADS": "1"}
+    runs.start(*launcher.split(), str(script), str(result), environment=environment).succeed()
     ranks = [json.loads(Path(f"{result}{rank}").read_text()) for rank in range(2)]
     plans = [
         EpochPlan(labeled=range(10), unlabeled=range(10, 60), batch_size=7, epoch=e) for e in (0, 1)

@@ -1,6 +1,7 @@
 """The comparison as one page that needs no network, and as picture files."""
 
 import base64
+import contextlib
 import dataclasses
 import functools
 import io
@@ -9,6 +10,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,17 @@ import numpy as np
 import pandas as pd
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from pyarrow import fs
 
 from ssl_runner.config import AXES, SweepConfig, TrialConfig
 from ssl_runner.datasets import ImageDataset, load_dataset
+from ssl_runner.datasets.cache import cache_folder
 from ssl_runner.datasets.picture import pixels_of
 from ssl_runner.hyperparameters import HYPERPARAMETERS, defaults
 from ssl_runner.report import charts, words
 from ssl_runner.results import compare, label_curve
 from ssl_runner.results.schema import SETTINGS
+from ssl_runner.storage import write_whole
 
 MOST_ROWS = 500
 """Rows of each of the page's tables, at the most."""
@@ -163,9 +168,18 @@ def render_page(
 
 @functools.cache
 def _script() -> str:
-    """Vega, Vega-Lite and vega-embed in one; no `</script` in it may end its element."""
+    """Vega, Vega-Lite and vega-embed in one; no `</script` in it may end its element.
+
+    They are put together once per machine, which takes seconds, and kept in the cache.
+    """
+    kept = cache_folder("page") / f"vega-{version('vl-convert-python')}.js"
+    with contextlib.suppress(OSError):
+        return kept.read_text(encoding="utf-8")
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]
-    return bundle.replace("</script", "<\\/script")
+    script = bundle.replace("</script", "<\\/script")
+    with contextlib.suppress(OSError):
+        write_whole(fs.LocalFileSystem(), str(kept), script.encode())
+    return script
 
 
 def _cells(

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from scipy.special import stdtrit
 
 from ssl_runner.hyperparameters import HYPERPARAMETERS, METHODS
 from ssl_runner.results.schema import SETTINGS
@@ -115,10 +114,11 @@ def _paired(done: pd.DataFrame, is_reference: pd.Series, keys: list[str], name: 
 
 def _add_interval(table: pd.DataFrame, name: str) -> None:
     """The confidence interval of a mean difference; its count is taken away."""
+    from scipy.special import stdtrit  # a trial's process has no use for it
+
     pairs = table.pop(f"{name}_n")
-    t = stdtrit(
-        (pairs - 1).clip(lower=1), (1 + CONFIDENCE) / 2
-    )  # Student's t; scipy.stats loads slowly
+    # Student's t; scipy.stats loads slowly.
+    t = stdtrit((pairs - 1).clip(lower=1), (1 + CONFIDENCE) / 2)
     half = (t * table[f"{name}_spread"] / pairs.clip(lower=1) ** 0.5).where(pairs > 1)
     place = int(table.columns.get_loc(f"{name}_spread")) + 1  # type: ignore[arg-type]
     table.insert(place, f"{name}_low", table[f"{name}_mean"] - half)

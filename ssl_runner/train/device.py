@@ -34,7 +34,7 @@ def keep_freed_memory() -> None:
 
 def keep_compiler_files() -> None:
     """Have PyTorch's compiler keep its files in our cache folder, not in the temporary one: every
-    process with an optimizer makes that folder, whether anything is compiled or not."""
+    process that loads it makes that folder, whether anything is compiled or not."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder("torchinductor")))
 
 

@@ -20,6 +20,7 @@ from ssl_runner.train.data import TrialData
 from ssl_runner.train.data_parallel import data_parallel
 from ssl_runner.train.device import compile_in_place, resident, resolve_precision
 from ssl_runner.train.evaluation import Evaluation, evaluate, rank_and_size
+from ssl_runner.train.optimizer import Adam
 from ssl_runner.train.step import WEIGHTS, Learner, averaged_model, together
 from ssl_runner.train.values import FitResult, Progress, Sums
 
@@ -90,7 +91,7 @@ class Training:
         bare = build_model(
             config.model, channels, (height, width), len(data.classes), config.dropout
         ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = torch.optim.Adam(bare.parameters(), lr=config.lr, fused=True)
+        optimizer = Adam(bare.parameters(), lr=config.lr, fused=True)
         average = averaged_model(bare, config.ema) if config.ema else None
         self.sampler = HomogeneousBatchSampler(
             data.labeled,
