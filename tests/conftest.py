@@ -43,9 +43,16 @@ def pytest_runtest_makereport(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files with slow tests first, so that none of them is left for the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """The slow tests first, so that none of them is left for the end, each by itself; the others stay
+    with those of their file, which share what they made."""
+
+    def place(item: pytest.Item) -> tuple[bool, bool]:
+        group, slow = item.get_closest_marker("xdist_group"), item.get_closest_marker("slow")
+        if group is None and not (slow and "runs" in getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        return group is None, slow is None
+
+    items.sort(key=place)
 
 
 @pytest.fixture
