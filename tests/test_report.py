@@ -2,8 +2,9 @@
 
 import io
 import re
-import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,11 @@ from ssl_runner.config import TrialConfig
 from ssl_runner.report.__main__ import main
 from ssl_runner.report.terminal import print_comparison
 from ssl_runner.results import ResultsFolder
+from ssl_runner.testing.processes import Runs
+from tests.conftest import Answer
 from tests.test_results import epoch_rows, failed_row, frame_of, trial_row
+
+Report = Callable[..., Answer]
 
 
 @pytest.fixture
@@ -29,14 +34,10 @@ def results(tmp_path: Path) -> ResultsFolder:
     return results
 
 
-def report(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """The real command, its output over a pipe."""
-    return subprocess.run(
-        [sys.executable, "-m", "ssl_runner.report", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.fixture
+def report(call: Callable[..., Answer]) -> Report:
+    """The command, its output no terminal."""
+    return partial(call, main)
 
 
 def printed(*rows: dict[str, object], width: int = 200, terminal: bool = False) -> str:
@@ -54,7 +55,7 @@ def words(output: str, beginning: str) -> list[str]:
     return line.split()
 
 
-def test_over_a_pipe_it_holds_the_numbers(results: ResultsFolder) -> None:
+def test_over_a_pipe_it_holds_the_numbers(results: ResultsFolder, report: Report) -> None:
     done = report(results.root, "--sweep", "s")
     assert (done.returncode, done.stderr) == (0, "")
     assert "s: why?" in done.stdout
@@ -70,7 +71,7 @@ def test_over_a_pipe_it_holds_the_numbers(results: ResultsFolder) -> None:
     assert "\x1b" not in done.stdout  # no colours for a file
 
 
-def test_without_a_name_all_sweeps_are_compared(results: ResultsFolder) -> None:
+def test_without_a_name_all_sweeps_are_compared(results: ResultsFolder, report: Report) -> None:
     done = report(results.root)
     assert done.returncode == 0
     assert "other, s: why?" in done.stdout
@@ -121,7 +122,7 @@ def test_failed_trials_are_listed_with_their_reason() -> None:
     assert failed.rstrip() in (line.rstrip() for line in output.splitlines())
 
 
-def test_when_all_failed_they_are_listed_all_the_same(tmp_path: Path) -> None:
+def test_when_all_failed_they_are_listed_all_the_same(tmp_path: Path, report: Report) -> None:
     results = ResultsFolder(str(tmp_path))
     results.write(failed_row(TrialConfig()), [])
     done = report(str(tmp_path))
@@ -145,7 +146,9 @@ def test_validation_images_of_both_kinds_are_named() -> None:
     assert "Validation on: holdout, test." in " ".join(printed(*rows).split())
 
 
-def test_a_picture_holds_what_was_printed(results: ResultsFolder, tmp_path: Path) -> None:
+def test_a_picture_holds_what_was_printed(
+    results: ResultsFolder, tmp_path: Path, report: Report
+) -> None:
     done = report(results.root, "--sweep", "s", "--svg", str(tmp_path / "picture.svg"))
     assert done.returncode == 0
     picture = (tmp_path / "picture.svg").read_text().replace("&#160;", " ")
@@ -206,8 +209,9 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not (folder / "nowhere").exists()
 
 
-def test_the_real_command_over_an_empty_folder(tmp_path: Path) -> None:
-    done = report(str(tmp_path))
+def test_the_real_command_over_an_empty_folder(tmp_path: Path, runs: Runs) -> None:
+    done = runs.start("ssl_runner.report", str(tmp_path))
+    done.end()
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
@@ -239,7 +243,7 @@ def test_one_seed_says_that_it_is_one() -> None:
     assert "±" not in text
 
 
-def test_another_baseline_is_compared_with(results: ResultsFolder) -> None:
+def test_another_baseline_is_compared_with(results: ResultsFolder, report: Report) -> None:
     for seed, accuracy in ((0, 0.88), (1, 0.88)):
         config = TrialConfig(seed=seed, split_seed=seed, label_fraction=0.1, method="fixmatch")
         results.write(trial_row(config.resolved(), test_accuracy=accuracy), epoch_rows(1))

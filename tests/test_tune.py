@@ -6,20 +6,17 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from unittest import mock
 
 import pandas as pd
 import pytest
 
-from ssl_runner.command import run_main
 from ssl_runner.datasets import ImageDataset
 from ssl_runner.testing.processes import Run, Runs
 from ssl_runner.testing.tables import checkpoints, leftovers
 from ssl_runner.tune.__main__ import main
-from tests.conftest import PASSED, RAY_BY_THE_DOZEN
+from tests.conftest import PASSED, RAY_BY_THE_DOZEN, Answer
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fashion_mnist")]
 
@@ -204,7 +201,6 @@ def two_nodes(
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """The address of a Ray cluster of two nodes with one CPU each; and what kills the second."""
     script = """
-import sys
 from ray.cluster_utils import Cluster
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": sys.argv[1]})
 node = cluster.add_node(num_cpus=1)
@@ -289,32 +285,17 @@ def test_a_cluster_of_two_nodes(
     ],
 )
 def test_bad_input_is_one_line_and_touches_nothing(
-    tmp_path: Path, refused: Callable[..., str], arguments: tuple[str, ...], message: str
+    tmp_path: Path, call: Callable[..., Answer], arguments: tuple[str, ...], message: str
 ) -> None:
     results = tmp_path / "results"
     (results / "trials").mkdir(parents=True)
     (results / "trials" / "mine.parquet").write_text("kept")
-    assert re.search(message, refused(*arguments, "--fresh", "--results", str(results)))
+    done = call(main, *arguments, "--fresh", "--results", str(results))
+    assert done.returncode == 2
+    assert re.search(message, done.stderr)
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
     assert [path.name for path in results.rglob("*")] == ["trials", "mine.parquet"]
-
-
-@pytest.fixture
-def refused(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Gives the main command flags that it must refuse; returns the one line that it says."""
-
-    def run(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["tune", *arguments])
-        usual = signal.getsignal(signal.SIGINT)
-        with mock.patch.dict(os.environ), pytest.raises(SystemExit) as ended:
-            run_main(main)
-        signal.signal(signal.SIGINT, usual)
-        assert ended.value.code == 2
-        said = capfd.readouterr().err
-        assert said.startswith("error: ")
-        assert said.count("\n") == 1
-        return said
-
-    return run
 
 
 def test_an_address_where_nobody_answers_is_refused(tmp_path: Path, runs: Runs) -> None:
@@ -328,7 +309,8 @@ def test_an_address_where_nobody_answers_is_refused(tmp_path: Path, runs: Runs) 
     assert f"running Ray cluster, host:port or auto, got '{address}' ([Errno" in done.stderr
 
 
-def test_a_results_folder_that_cannot_be_written(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_a_results_folder_that_cannot_be_written(tmp_path: Path, call: Callable[..., Answer]) -> None:
     (tmp_path / "file").write_text("")
-    said = refused("--results", str(tmp_path / "file"))
-    assert said.startswith("error: --results must be a folder that can be written")
+    done = call(main, "--results", str(tmp_path / "file"))
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: --results must be a folder that can be written.*\n", done.stderr)
