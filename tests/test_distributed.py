@@ -57,7 +57,8 @@ def _start(
 
 def over_ranks(world_size: int, folder: Path, work: Callable[..., Any], *arguments: Any) -> list[Any]:
     """What `work(rank, world_size, *arguments)` returns on each rank of a real gloo group."""
-    context = mp.get_context("spawn")
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "torch._dynamo"])  # imported once, not by every rank
     answers = context.SimpleQueue()
     store = folder / f"store-{world_size}-{len(list(folder.iterdir()))}"
     processes = [
