@@ -82,8 +82,8 @@ def test_a_hang_that_keeps_the_interpreter_s_lock_ends_too(tmp_path: Path) -> No
     code = (
         "import ctypes; from pathlib import Path; from ssl_runner import trial\n"
         "trial._GRACE_SECONDS = 0.5\n"
+        "Path('begun').touch()\n"
         "with trial.time_limit(0.5, print):\n"
-        "    Path('begun').touch()\n"
         "    ctypes.PyDLL(None).sleep(10_000)\n"  # a call into C that never lets go of the lock
         "    Path('ended').touch()\n"
     )
