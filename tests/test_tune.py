@@ -201,6 +201,7 @@ def two_nodes(
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """The address of a Ray cluster of two nodes with one CPU each; and what kills the second."""
     script = """
+import sys
 from ray.cluster_utils import Cluster
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": sys.argv[1]})
 node = cluster.add_node(num_cpus=1)
