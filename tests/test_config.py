@@ -559,6 +559,7 @@ def test_the_default_study_is_written_out() -> None:
 
 
 @given(valid_settings())
+@example({"dataset": "\x85"})
 def test_settings_make_the_round_trip_through_a_file(study: Path, some: dict[str, object]) -> None:
     sweep = sweep_from_settings(some)
     all_settings = sweep_to_settings(sweep)
@@ -566,9 +567,15 @@ def test_settings_make_the_round_trip_through_a_file(study: Path, some: dict[str
     assert sweep_from_settings(all_settings) == sweep
     for key, value in some.items():  # nothing was lost on the way in
         assert all_settings[key] == value
-    loaded = load_text(study, yaml.safe_dump(all_settings, allow_unicode=True))
-    assert loaded == sweep
-    assert loaded.trials() == sweep.trials()
+    escaped = yaml.safe_dump(all_settings)
+    # U+0085, here \N, is a line's end: PyYAML itself reads it as a space where it wrote it as it is.
+    texts = (
+        [escaped] if "\\N" in escaped else [escaped, yaml.safe_dump(all_settings, allow_unicode=True)]
+    )
+    for text in texts:
+        loaded = load_text(study, text)
+        assert loaded == sweep
+        assert loaded.trials() == sweep.trials()
 
 
 def test_two_numbers_of_workers_are_the_fewest_and_the_most(study: Path) -> None:
