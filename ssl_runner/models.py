@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from ssl_runner import blocked
 from ssl_runner.config import did_you_mean
 from ssl_runner.imports import import_by_path
 
@@ -26,6 +27,8 @@ class CNN(nn.Module):
         ValueError: If the images are too small.
     """
 
+    convolution: type[nn.Conv2d] = blocked.Conv2d
+
     def __init__(self, channels: int, size: tuple[int, int], classes: int, dropout: float) -> None:
         super().__init__()
         height, width = size
@@ -37,10 +40,10 @@ class CNN(nn.Module):
         halves, quarters = (height // 2, width // 2), (height // 4, width // 4)
         pool_1, pool_2 = self.pools(halves, quarters)
         self.features = nn.Sequential(
-            nn.Conv2d(channels, 32, 3, padding=1),
+            self.convolution(channels, 32, 3, padding=1),
             pool_1,
             nn.ReLU(),
-            nn.Conv2d(32, 64, 3, padding=1),
+            self.convolution(32, 64, 3, padding=1),
             pool_2,
             nn.ReLU(),
         )
@@ -58,15 +61,21 @@ class CNN(nn.Module):
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Class scores before softmax, shape (B, K), of float images in [0, 1]."""
-        scores_BK: torch.Tensor = self.classifier(self.features(images_BCHW))
+        features_BCHW: torch.Tensor = self.features(images_BCHW)
+        if features_BCHW.is_mkldnn:
+            features_BCHW = features_BCHW.to_dense()
+        scores_BK: torch.Tensor = self.classifier(features_BCHW)
         return scores_BK
 
 
 class AdaptiveCNN(CNN):
     """`CNN` with adaptive average pooling in place of max-pooling.
 
-    Average pooling and ReLU do not commute, so here ReLU stands before the pool.
+    Average pooling and ReLU do not commute, so here ReLU stands before the pool. The convolutions
+    are plain ones: oneDNN's adaptive pooling takes only sizes that divide.
     """
+
+    convolution = nn.Conv2d
 
     def __init__(self, channels: int, size: tuple[int, int], classes: int, dropout: float) -> None:
         super().__init__(channels, size, classes, dropout)

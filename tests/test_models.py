@@ -61,7 +61,9 @@ def test_the_pools_are_in_use(
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             layer.register_forward_hook(
-                lambda layer, given, made: seen[type(layer)].append(tuple(given[0].shape[1:]))
+                lambda layer, given, made: seen[
+                    nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.Linear
+                ].append(tuple(given[0].shape[1:]))
             )
     model(images(2, 1, size))
     assert seen[nn.Conv2d] == [(1, *size), (32, *halves)]
