@@ -93,4 +93,6 @@ class _Convolution(torch.autograd.Function):
             *([1, 1], ctx.padding, [1, 1], False, [0, 0], 1),
             ctx.needs_input_grad[:3],
         )
+        if of_weight is not None:  # DDP's buckets are laid out as the weights are
+            of_weight = torch.empty_like(weight).copy_(of_weight)
         return of_images, of_weight, None if of_bias is None else of_bias.float(), None

@@ -14,7 +14,7 @@ from ssl_runner.train.device import autocast, to_model_input
 # N = images, B = images in a batch, C = channels, H and W = height and width, K = classes,
 # M = images that are kept as mistakes
 
-EVALUATION_BATCH = {"cpu": 250, "cuda": 5000}
+EVALUATION_BATCH = {"cpu": 125, "cuda": 5000}
 """Images evaluated at a time: enough to keep the cores busy; on a CPU few enough for its caches."""
 
 MISTAKES = 25
