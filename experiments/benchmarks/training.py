@@ -7,13 +7,13 @@ ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \\
     python -m experiments.benchmarks.training                       # as a CPU without AVX512 computes
 
 Each figure is a median over the rounds, for one epoch at batch 64, each epoch in a process of its own,
-in wall time and in CPU time, which other work on the machine disturbs less: the notebook's loop (written
-out below as a user would have it); ours in fp32 and with precision auto, and without keeping freed
-memory; ours at 10 % labels with `pass` against training on as many images alone; an evaluation, ours and
-a plain loop at batch 64; a step of each method for the unlabeled batch (one labeled and one unlabeled
-batch of 64) against one of `pass`; what each part of a step costs, with the share of it that is not
-forward, backward or optimizer step; and what the augmentations cost beside it. The kind of CPU that
-PyTorch computes for stands in the tables' titles.
+in wall time and in CPU time, which other work on the machine disturbs less: the notebook's loop,
+written out below as a user would have it; ours in fp32 and with precision auto, and without keeping
+freed memory; ours at 10 % labels with `pass` against training on as many images alone; an evaluation,
+ours and a plain loop at batch 64; a step of each method for the unlabeled batch (one labeled and one
+unlabeled batch of 64) against one of `pass`; what each part of a step costs, with the share of it that
+is not forward, backward or optimizer step; and what the augmentations cost beside it. The kind of CPU
+that PyTorch computes for stands in the tables' titles.
 """
 
 import argparse
