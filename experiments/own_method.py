@@ -5,7 +5,7 @@ Twenty lines in a file of one's own, named by its import path from this folder's
     python -m ssl_runner.tune --configs partial --label-fractions 0.01 --max-steps 1500 --patience 0 \\
         --order paired --methods pass experiments.own_method:EntropyMinimisation
 
-It may use any hyper-parameter of `TrialConfig`: here the loop's `--unlabeled-weight` (λ), `--ramp` and
+It may use any hyperparameter of `TrialConfig`: here the loop's `--unlabeled-weight` (λ), `--ramp` and
 `--mu` do their work by themselves.
 """
 

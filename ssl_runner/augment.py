@@ -5,13 +5,13 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ssl_runner.keyed import Key, seed_of
+from ssl_runner.keyed_random import Key, seed_of
 
 # n = images of the global batch, B = images in this rank's batch, C = channels, H and W = height
 # and width
 
 WEAK_SHIFT = 2
-"""Pixels that a weak view is shifted by, at the most, in each direction."""
+"""Pixels that a weak view is shifted by, at most, in each direction."""
 
 
 WEAK_NUMBERS = 3
@@ -37,7 +37,7 @@ def draw(key: Key, size: int, start: int, stop: int, numbers: int) -> torch.Tens
     """Random numbers for this rank's images, float32 in [0, 1), shape (B, numbers).
 
     They are drawn for the whole global batch and cut out, so that the number of workers does not
-    change them.
+    change them; and in float32 whatever the views are computed in, so that the precision does not.
 
     Args:
         key: What they are for: seed, purpose, epoch, step.
@@ -93,11 +93,12 @@ def strong(images_BCHW: torch.Tensor, numbers_BM: torch.Tensor, flip: bool) -> t
 
     Args:
         images_BCHW: uint8 images.
-        numbers_BM: Random numbers in [0, 1), M = `STRONG_NUMBERS` for each image.
+        numbers_BM: Random numbers in [0, 1), M = `STRONG_NUMBERS` for each image. The view is computed
+            in their type.
         flip: Whether images may be mirrored.
 
     Returns:
-        float32 images in [0, 1], (B, C, H, W).
+        Images in [0, 1], (B, C, H, W), of the numbers' type.
     """
     numbers_BM = numbers_BM.to(images_BCHW.device, non_blocking=True)
     weak_B3, picks_B2, magnitudes_B2, cut_B3 = torch.split(numbers_BM, [WEAK_NUMBERS, 2, 2, 3], dim=1)
@@ -106,7 +107,7 @@ def strong(images_BCHW: torch.Tensor, numbers_BM: torch.Tensor, flip: bool) -> t
     second_B = (first_B + 1 + (picks_B2[:, 1] * (operations - 1)).long()) % operations
     picked_B2 = torch.stack([first_B, second_B], 1)
     # For each image and operation: NaN, or the magnitude of the operation that was picked.
-    magnitude_BO = torch.full((len(images_BCHW), operations), math.nan, device=images_BCHW.device)
+    magnitude_BO = magnitudes_B2.new_full((len(images_BCHW), operations), math.nan)
     magnitude_BO.scatter_(1, picked_B2, magnitudes_B2)
     geometric = _OPERATIONS.index("rotate")
     moved_BCHW = _moved(images_BCHW, weak_B3, magnitude_BO[:, geometric:], flip)
@@ -141,7 +142,7 @@ def _moved(
         1,
     )
     grid_BHW2 = F.affine_grid(matrix_B23, list(images_BCHW.shape), align_corners=False)
-    floats_BCHW = images_BCHW.float().div_(255)
+    floats_BCHW = images_BCHW.to(matrix_B23.dtype).div_(255)
     return F.grid_sample(floats_BCHW, grid_BHW2, padding_mode="zeros", align_corners=False)
 
 

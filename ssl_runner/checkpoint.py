@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ssl_runner.checkpoint_name import SUFFIX, CheckpointName
 from ssl_runner.storage import list_files, open_folder, read_whole, write_whole
 
 KEPT = 2
@@ -34,7 +35,7 @@ class Checkpoints:
         content = buffer.getvalue()
         digest = hashlib.sha256(content).hexdigest()[:16]
         epochs, steps = len(state["progress"]["history"]), state["progress"]["steps"]
-        name = f"{epochs:06d}-{steps:09d}-{digest}.pt"
+        name = CheckpointName(epochs, steps, digest)
         write_whole(self.filesystem, f"{self.folder}/{name}", content)
         for old in self._names()[:-KEPT]:
             self.filesystem.delete_file(f"{self.folder}/{old}")
@@ -54,7 +55,8 @@ class Checkpoints:
             content = read_whole(self.filesystem, f"{self.folder}/{name}")
         except FileNotFoundError:
             return None
-        if hashlib.sha256(content).hexdigest()[:16] != name.removesuffix(".pt").rpartition("-")[2]:
+        parsed = CheckpointName.parse(name)
+        if parsed is None or parsed.digest != hashlib.sha256(content).hexdigest()[:16]:
             return None
         try:
             state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
@@ -82,4 +84,4 @@ class Checkpoints:
             self.filesystem.delete_dir(self.folder)
 
     def _names(self) -> list[str]:
-        return list_files(self.filesystem, self.folder, ".pt")
+        return list_files(self.filesystem, self.folder, SUFFIX)

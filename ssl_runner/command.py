@@ -10,14 +10,15 @@ import os
 import signal
 import sys
 import threading
-import types
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ssl_runner.config import AXES, SweepConfig, Text, TrialConfig
+from ssl_runner.config import AXES, FIELDS, SweepConfig
+from ssl_runner.errors import InputError
+from ssl_runner.settings import Text, rule_of, without_none
 from ssl_runner.study import SWEEP_KEYS, load_settings, load_sweep, read_yaml, sweep_from_settings
 
 BAD_INPUT = 2
@@ -118,7 +119,7 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     try:
         code = main()
         signal.signal(signal.SIGINT, usual)
-    except ValueError as error:
+    except InputError as error:
         fail(str(error))
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
@@ -138,7 +139,7 @@ def _add_flag(
     group: argparse._ArgumentGroup, name: str, field: dataclasses.Field[Any], default: Any
 ) -> None:
     """A flag for a setting. Its text is read as the same text in a study file would be."""
-    kind = _without_none(field.type)
+    kind = without_none(field.type)
     is_list = typing.get_origin(kind) is tuple
     item = typing.get_args(kind)[0] if is_list else kind
     group.add_argument(
@@ -148,14 +149,8 @@ def _add_flag(
         nargs="+" if is_list or name == "num_workers" else None,
         metavar=name.upper().rstrip("S") if is_list else name.upper(),
         default=argparse.SUPPRESS,
-        help=(field.metadata["help"] + _default_text(default)).replace("%", "%%"),
+        help=(rule_of(field).help + _default_text(default)).replace("%", "%%"),
     )
-
-
-def _without_none(kind: Any) -> Any:
-    if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        return next(part for part in typing.get_args(kind) if part is not types.NoneType)
-    return kind
 
 
 def _parser(prog: str, description: str, single: bool) -> Parser:
@@ -168,18 +163,17 @@ def _parser(prog: str, description: str, single: bool) -> Parser:
     if not single:
         parser.add_argument("study", nargs="?", type=Path, help="study file; flags override it")
     study = parser.add_argument_group("what is run" if single else "the study")
-    trial_fields = {field.name: field for field in dataclasses.fields(TrialConfig)}
     sweep_fields = {field.name: field for field in dataclasses.fields(SweepConfig)}
     left_out = {"trial", "max_concurrent", "configs", "question"} if single else {"trial"}
     for name, field in sweep_fields.items():
         if name in AXES and single:
-            single_field = trial_fields[AXES[name]]
+            single_field = FIELDS[AXES[name]]
             # No split seeds: the trial's seed is its split seed.
             default = None if field.default is None else single_field.default
             _add_flag(study, single_field.name, single_field, default)
         elif name not in left_out:
             _add_flag(study, name, field, field.default)
-    for name, field in trial_fields.items():
+    for name, field in FIELDS.items():
         if name not in AXES.values():
             _add_flag(study, name, field, field.default)
     run = parser.add_argument_group("the run")
@@ -217,7 +211,7 @@ def _read(value: str) -> object:
     """A flag's text as the same text in a study file would be read."""
     try:
         return read_yaml(value)
-    except ValueError:
+    except InputError:
         return value
 
 
@@ -232,10 +226,10 @@ def parse(prog: str, description: str, arguments: Sequence[str], single: bool = 
 
     Raises:
         SystemExit: After --help (0) and over unknown flags (2).
-        ValueError: Over bad values; the message names value, rule and fix.
+        InputError: Over bad values; the message names value, rule and fix.
     """
     given = vars(_parser(prog, description, single).parse_known(arguments))
-    run = {key: given.pop(key) for key in tuple(given) if key not in (*SWEEP_KEYS, *_TRIAL_FIELDS)}
+    run = {key: given.pop(key) for key in tuple(given) if key not in (*SWEEP_KEYS, *FIELDS)}
     settings: dict[str, object] = {"name": "train"} if single else {}
     study = run.pop("study", None)
     if study is not None:
@@ -247,16 +241,13 @@ def parse(prog: str, description: str, arguments: Sequence[str], single: bool = 
         settings = _as_lists(settings)
     try:
         sweep = sweep_from_settings(settings)
-    except ValueError:
+    except InputError:
         if study is not None:
             load_sweep(study)  # raises with the file's name, if the fault is in the file
         raise
     if not single:
         run["log"] = tuple(dict.fromkeys(run["log"]))
     return Command(sweep=sweep, **run)
-
-
-_TRIAL_FIELDS = tuple(field.name for field in dataclasses.fields(TrialConfig))
 
 
 def _as_lists(settings: dict[str, object]) -> dict[str, object]:

@@ -4,7 +4,8 @@ import hashlib
 
 import numpy as np
 
-from ssl_runner.keyed import generator
+from ssl_runner.errors import InputError
+from ssl_runner.keyed_random import generator
 
 # N = images, K = classes
 
@@ -35,13 +36,13 @@ def split_labels(labels_N: np.ndarray, label_fraction: float, split_seed: int) -
         Sorted indices of the labeled images, int64.
 
     Raises:
-        ValueError: If a class would keep no image.
+        InputError: If a class would keep no image.
     """
     kept = []
     for members in _shuffled_classes(labels_N, split_seed, _LABELS):
         count = int(np.floor(label_fraction * len(members) + 0.5))
         if count == 0:
-            raise ValueError(
+            raise InputError(
                 f"label_fraction must leave every class a labeled image, got {label_fraction:g}: "
                 f"a class of {len(members)} images keeps none. Try {1 / len(members):.2g} or more."
             )
@@ -61,10 +62,10 @@ def stratified_sample(labels_N: np.ndarray, count: int, seed: int) -> np.ndarray
         Sorted indices, int64, shape (count,).
 
     Raises:
-        ValueError: If `count` is not in [1, N].
+        InputError: If `count` is not in [1, N].
     """
     if not 1 <= count <= len(labels_N):
-        raise ValueError(
+        raise InputError(
             f"the number of images to choose must be in [1, {len(labels_N)}], got {count}. "
             "Choose fewer, or leave it out for all."
         )

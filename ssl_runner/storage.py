@@ -7,19 +7,21 @@ from pathlib import Path
 
 from pyarrow import fs
 
+from ssl_runner.errors import InputError
+
 
 def open_folder(location: str) -> tuple[fs.FileSystem, str]:
     """The file system and path of a folder: a local path, or `s3://…`, `gs://…` and the like.
 
     Raises:
-        ValueError: If the location is of no known kind.
+        InputError: If the location is of no known kind.
     """
     if "://" not in location:
         return fs.LocalFileSystem(), str(Path(location).absolute())
     try:
         filesystem, path = fs.FileSystem.from_uri(location)
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-        raise ValueError(
+        raise InputError(
             f"the location must be a folder or a URI such as s3://bucket/results, got {location!r} "
             f"({str(error).splitlines()[0]})."
         ) from None

@@ -9,12 +9,11 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from ssl_runner.config import AXES, SweepConfig, TrialConfig, did_you_mean, shown
+from ssl_runner.config import AXES, FIELDS, GROUP_OF, GROUPS, SweepConfig, TrialConfig
+from ssl_runner.errors import InputError, did_you_mean, shown
 
 SWEEP_KEYS = tuple(field.name for field in dataclasses.fields(SweepConfig) if field.name != "trial")
-TRIAL_KEYS = tuple(
-    field.name for field in dataclasses.fields(TrialConfig) if field.name not in AXES.values()
-)
+TRIAL_KEYS = tuple(name for name in FIELDS if name not in AXES.values())
 KEYS = SWEEP_KEYS + TRIAL_KEYS
 
 
@@ -27,9 +26,12 @@ def _explain(error: ValidationError) -> str:
     """The first of pydantic's findings in one line."""
     first = error.errors()[0]
     cause = first.get("ctx", {}).get("error")
-    place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
-    if isinstance(cause, ValueError) and not first["loc"]:
+    parts = [str(part) for part in first["loc"] if not str(part).startswith("function-")]
+    if parts and parts[0] in GROUPS:  # flat names are unique: people need not know of groups
+        parts = parts[1:]
+    if isinstance(cause, ValueError) and not parts:
         return str(cause)
+    place = ".".join(parts)
     message = str(cause) if isinstance(cause, ValueError) else first["msg"]
     rule = message[0].lower() + message[1:]
     return f"{place}: {rule}, got {shown(first['input'])}. See --help for what it takes."
@@ -48,7 +50,7 @@ def _elastic(trial: dict[str, object]) -> dict[str, object]:
     if len(workers) == 1:
         return trial | {"num_workers": workers[0]}
     if len(workers) != 2:
-        raise ValueError(
+        raise InputError(
             f"num_workers must be a number or two, the fewest and the most, got {shown(workers)}. "
             "Try [1, 2]."
         )
@@ -62,40 +64,34 @@ def sweep_from_settings(settings: Mapping[str, object]) -> SweepConfig:
         settings: Any of `KEYS`; what is left out keeps its default.
 
     Raises:
-        ValueError: In one line: the key or value, the rule, the likely fix.
+        InputError: In one line: the key or value, the rule, the likely fix.
     """
     for key in settings:
         if key in AXES.values():
             plural = next(axis for axis, single in AXES.items() if single == key)
-            raise ValueError(f"{key!r} is a list here: {plural}: {_listed(settings[key])}")
+            raise InputError(f"{key!r} is a list here: {plural}: {_listed(settings[key])}")
         if key not in KEYS:
-            raise ValueError(f"unknown key {shown(key)}. {did_you_mean(str(key), KEYS)}")
+            raise InputError(f"unknown key {shown(key)}. {did_you_mean(str(key), KEYS)}")
     nested: dict[str, object] = {key: settings[key] for key in SWEEP_KEYS if key in settings}
     for axis in ("configs", *AXES):
         if axis in nested and not isinstance(nested[axis], list | tuple | None):
-            raise ValueError(
+            raise InputError(
                 f"{axis} must be a list, got {shown(nested[axis])}. "
                 f"Did you mean {_listed(nested[axis])}?"
             )
     try:
         trial = _elastic({key: settings[key] for key in TRIAL_KEYS if key in settings})
-        nested["trial"] = _adapter(TrialConfig).validate_python(trial)
+        grouped: dict[str, dict[str, object]] = {}
+        for name, value in trial.items():
+            grouped.setdefault(GROUP_OF[name], {})[name] = value
+        nested["trial"] = _adapter(TrialConfig).validate_python(grouped)
         sweep: SweepConfig = _adapter(SweepConfig).validate_python(nested)
     except ValidationError as error:
-        raise ValueError(_explain(error)) from None
+        raise InputError(_explain(error)) from None
     return sweep
 
 
-def sweep_to_settings(sweep: SweepConfig) -> dict[str, object]:
-    """The flat keys of a study file; `sweep_from_settings` is the way back."""
-    everything = dataclasses.asdict(sweep) | dataclasses.asdict(sweep.trial)
-    return {
-        key: list(everything[key]) if isinstance(everything[key], tuple) else everything[key]
-        for key in KEYS
-    }
-
-
-class _StudyError(ValueError):
+class _StudyError(InputError):
     """What a study's YAML must not hold, and where it stands."""
 
     def __init__(self, node: yaml.Node, what: str) -> None:
@@ -106,6 +102,8 @@ class _StrictLoader(yaml.SafeLoader):
     """Safe, and strict where YAML is lax: a key is a word, and one that stands twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        if not isinstance(node, yaml.MappingNode):  # as `!!map name` makes it
+            raise _StudyError(node, f"{shown(node.value)} is no map. Write key: value")
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -132,7 +130,7 @@ def read_yaml(text: str) -> object:
     """What a text says in YAML.
 
     Raises:
-        ValueError: If it says nothing, in a line that tells where and why.
+        InputError: If it says nothing, in a line that tells where and why.
     """
     try:
         return yaml.load(text, Loader=_StrictLoader)
@@ -140,37 +138,37 @@ def read_yaml(text: str) -> object:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ValueError(f"{line}not YAML ({problem})") from None
+        raise InputError(f"{line}not YAML ({problem})") from None
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise InputError("nested too deeply") from None
 
 
 def load_settings(path: Path) -> dict[str, object]:
     """The keys of a study file, and its own name where it gives the study none.
 
     Raises:
-        ValueError: If it can't be read, isn't YAML, or isn't a list of `key: value` lines.
+        InputError: If it can't be read, isn't YAML, or isn't a list of `key: value` lines.
     """
     example = "Compare with experiments/label_fractions.yaml"
     try:
         loaded = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"{path}: can't be read ({error.strerror}). Is the path right?") from None
+        raise InputError(f"{path}: can't be read ({error.strerror}). Is the path right?") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text (byte {error.start}). Is it a study?") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}. {example}") from None
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start}). Is it a study?") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}. {example}") from None
     if not isinstance(loaded, dict):
         got = "nothing" if loaded is None else type(loaded).__name__
-        raise ValueError(f"{path}: a study must be lines of 'key: value', got {got}. {example}")
+        raise InputError(f"{path}: a study must be lines of 'key: value', got {got}. {example}")
     settings: dict[str, object] = {"name": path.stem}
     return settings | loaded
 
 
 def load_sweep(path: Path) -> SweepConfig:
-    """A sweep from a study file. Raises ValueError, with the file's name in it."""
+    """A sweep from a study file. Raises InputError, with the file's name in it."""
     settings = load_settings(path)
     try:
         return sweep_from_settings(settings)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

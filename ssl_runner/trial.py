@@ -1,30 +1,23 @@
 """One trial from its config to its rows, whoever runs it: data, loop, checkpoints, figures."""
 
-import contextlib
-import faulthandler
-import functools
-import os
-import platform
 import socket
-import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-import ssl_runner
 from ssl_runner.checkpoint import Checkpoints
-from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import ImageDataset
-from ssl_runner.results import settings_columns
+from ssl_runner.identity import Trial
+from ssl_runner.metrics import METRICS
+from ssl_runner.results import ResultsFolder, identity_columns
 from ssl_runner.train import FitResult, TrialData, fit, prepare
 from ssl_runner.train.device import keep_compiler_files, keep_freed_memory
+from ssl_runner.versions import version_columns
 
 Rows = tuple[dict[str, Any], list[dict[str, Any]]]
 """A trial's row, and those of its epochs."""
@@ -33,12 +26,8 @@ Tell = Callable[[dict[str, Any]], None]
 """Called with each finished epoch's metrics."""
 
 
-_GRACE_SECONDS = 30.0
-"""Time to write the row of a trial that took too long."""
-
-
 @dataclass(frozen=True)
-class Setting:
+class RunContext:
     """Where a trial runs: what its row says beside the config, and where its state is kept.
 
     Attributes:
@@ -63,9 +52,9 @@ class Setting:
 
 
 def run_trial(
-    config: TrialConfig,
+    trial: Trial,
     dataset: ImageDataset,
-    setting: Setting,
+    context: RunContext,
     tell: Tell,
     *,
     device: torch.device,
@@ -81,10 +70,10 @@ def run_trial(
         The rows, to be written by rank 0. The checkpoints are left to be cleared after that.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
-    torch.set_num_threads(setting.threads)
+    torch.set_num_threads(context.threads)
     keep_freed_memory()
     keep_compiler_files()
-    checkpoints = Checkpoints(setting.checkpoints)
+    checkpoints = Checkpoints(context.checkpoints)
     is_first = group is None or dist.get_rank(group) == 0
     history: list[dict[str, Any]] = []
 
@@ -96,32 +85,32 @@ def run_trial(
             tell(metrics)
 
     try:
-        data = prepare(config, dataset)
+        data = prepare(trial.config, dataset)
         resume = checkpoints.load()
         if resume is not None:
             history.extend(resume["progress"]["history"])
         result = fit(
-            config,
+            trial.config,
             data,
             device=device,
             report=report,
             group=group,
             resume=resume,
-            checkpoint_steps=setting.checkpoint_steps,
+            trial_id=trial.trial_id,
+            checkpoint_steps=context.checkpoint_steps,
         )
     except (ValueError, FloatingPointError) as error:
         # What the settings lead to is the same on every rank, and would be the same again.
-        return failed_rows(config, setting, str(error), started, history)
+        return failed_rows(trial, context, str(error), started, history)
     except OSError:
         raise  # a disk or a network may be back when the trial is started again
     except Exception as error:
         if group is not None:  # another rank may have died: Ray Train starts them all again
             raise
-        return failed_rows(config, setting, in_words(error), started, history)
-    row = _base_row(config, setting, started)
+        return failed_rows(trial, context, describe_error(error), started, history)
+    row = _base_row(trial, context, started)
     row |= _figures(result, data) | {
         "status": "finished",
-        "data_digest": dataset.digest,
         "seconds": time.perf_counter() - clock,
         "device": _device_name(device),
         "world_size": 1 if group is None else dist.get_world_size(group),
@@ -129,13 +118,7 @@ def run_trial(
     return row, result.history
 
 
-def loggers_place(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Where an epoch stands on the axis of Tune's loggers: at its step, by the name that Tune has
-    for it. Left to itself it counts reports, from 1 again in a trial that goes on."""
-    return {"timesteps_total": metrics["steps"]}
-
-
-def in_words(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An error in a line, its kind first."""
     lines = str(error).strip().splitlines() or ["no more is known"]
     text = f"{type(error).__name__}: {lines[0]}"
@@ -145,89 +128,50 @@ def in_words(error: BaseException) -> str:
     return text
 
 
-@contextlib.contextmanager
-def time_limit(seconds: float | None, give_up: Callable[[str], None]) -> Iterator[None]:
-    """End this process if what is done here takes longer, even if it hangs.
+def finish_trial(results: ResultsFolder, rows: Rows, context: RunContext) -> None:
+    """Write a trial's rows, then delete its checkpoints: until the row is there they are needed.
 
-    Where it hangs so that no other thread of Python can run, nothing can be written; it is ended all
-    the same, some seconds later.
-
-    Args:
-        seconds: The limit, or None.
-        give_up: Called first, in another thread, with the reason in words: writes the row.
+    Raises:
+        OSError: If the rows can't be written.
     """
-
-    def end() -> None:
-        try:
-            give_up(f"it took longer than its time_limit of {seconds:g} seconds")
-        finally:
-            os._exit(1)
-
-    if seconds is None:
-        yield
-        return
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    faulthandler.dump_traceback_later(seconds + _GRACE_SECONDS, exit=True)  # its thread is not Python's
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-        timer.cancel()
-        timer.join()  # if it is giving up by now, nothing more is to be written
+    results.write(*rows)
+    Checkpoints(context.checkpoints).clear()
 
 
 def failed_rows(
-    config: TrialConfig,
-    setting: Setting,
+    trial: Trial,
+    context: RunContext,
     error: str,
     started: datetime,
     history: list[dict[str, Any]] | None = None,
 ) -> Rows:
     """The rows of a trial that failed; the epochs it finished are kept."""
-    row = _base_row(config, setting, started) | {"status": "failed", "error": error}
+    row = _base_row(trial, context, started) | {"status": "failed", "error": error}
     return row, list(history or [])
 
 
-@functools.cache
-def git_commit() -> str | None:
-    """Commit of this package's source, with a + if it was changed since; None outside a checkout."""
-    here = Path(__file__).parent
-    run = functools.partial(subprocess.run, cwd=here, capture_output=True, text=True, timeout=10)
-    try:
-        # A checkout of something else, with this package installed below it, says nothing of it.
-        tracked = run(["git", "ls-files", "--error-unmatch", Path(__file__).name])
-        if tracked.returncode:
-            return None
-        commit = run(["git", "rev-parse", "HEAD"]).stdout.strip()
-        changed = run(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return commit + ("+" if changed else "") if commit else None
-
-
-def _base_row(config: TrialConfig, setting: Setting, started: datetime) -> dict[str, Any]:
-    return settings_columns(config) | {
-        "sweep": setting.sweep,
-        "question": setting.question,
-        "threads": setting.threads,
-        "node": setting.node,
-        "started_at": started,
-        "ended_at": datetime.now(UTC),
-        "version": ssl_runner.__version__,
-        "python_version": platform.python_version(),
-        "torch_version": torch.__version__,
-        "ray_version": setting.ray_version,
-        "git_commit": setting.git_commit,
-    }
+def _base_row(trial: Trial, context: RunContext, started: datetime) -> dict[str, Any]:
+    return (
+        identity_columns(trial)
+        | version_columns()
+        | {
+            "sweep": context.sweep,
+            "question": context.question,
+            "threads": context.threads,
+            "node": context.node,
+            "started_at": started,
+            "ended_at": datetime.now(UTC),
+            "ray_version": context.ray_version,
+            "git_commit": context.git_commit,
+        }
+    )
 
 
 def _figures(result: FitResult, data: TrialData) -> dict[str, Any]:
     best, progress = result.history[result.best_epoch - 1], result.progress
-    student_validation, student_test = result.student_validation, result.student_test
+    student_test = result.student_test
     test_images = data.validation if data.test is None else data.test
-    return {
+    return {metric.name: best[metric.name] for metric in METRICS} | {
         "labeled_images": len(data.labeled),
         "unlabeled_images": len(data.unlabeled),
         "validation_images": len(data.validation[1]),
@@ -235,26 +179,18 @@ def _figures(result: FitResult, data: TrialData) -> dict[str, Any]:
         "split_digest": data.split_digest,
         "epochs_run": len(result.history),
         "best_epoch": result.best_epoch,
-        "train_loss": best["train_loss"],
-        "train_accuracy": best["train_accuracy"],
-        "validation_loss": result.validation.loss,
-        "validation_accuracy": result.validation.accuracy,
         "test_loss": result.test.loss,
         "test_accuracy": result.test.accuracy,
-        "student_validation_loss": student_validation and student_validation.loss,
-        "student_validation_accuracy": student_validation and student_validation.accuracy,
         "student_test_loss": student_test and student_test.loss,
         "student_test_accuracy": student_test and student_test.accuracy,
-        "unlabeled_loss": best["unlabeled_loss"],
-        "confidence": best["confidence"],
-        "accepted_share": best["accepted_share"],
-        "pseudo_accuracy": best["pseudo_accuracy"],
         "test_accuracy_per_class": result.test.accuracy_per_class,
         "confusion": result.test.confusion,
         "class_names": list(data.classes),
-        "mistakes": [[int(data.test_places[n]), taken] for n, taken in result.test.mistakes],
+        "misclassified": [
+            [int(data.test_places[n]), predicted] for n, predicted in result.test.misclassified
+        ],
         "steps": progress.steps,
-        "passed": progress.passed,
+        "unlabeled_batches_skipped": progress.skipped,
         "images": progress.images,
         "unlabeled_images_seen": progress.unlabeled,
         "train_seconds": progress.train_seconds,

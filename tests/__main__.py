@@ -15,9 +15,11 @@ CHECKS = (
     ("ruff", "format", "--check", "."),
     ("ruff", "check", "."),
     ("mypy",),
-    # Most of the slow tests wait for Ray more than they compute; those of a file share what they made.
-    ("pytest", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"),
+    ("pytest", "--dist", "loadgroup", "--no-loadscope-reorder"),
 )
+
+MEMORY = 3e9
+"""Bytes for each test process, with the command under test and its Ray."""
 
 
 def install_browser() -> None:
@@ -30,11 +32,21 @@ def install_browser() -> None:
         subprocess.run(["apt-get", "-qq", *arguments], stdout=subprocess.DEVNULL, check=False)
 
 
+def processes() -> int:
+    """How many processes test at a time: one for each core that this one may use, and not more than
+    the memory takes."""
+    import psutil  # comes with the test extra
+
+    affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(cores, int(psutil.virtual_memory().available / MEMORY)))
+
+
 def main() -> int:
     """Run each check in turn; arguments go to pytest. Returns the first exit code that is not 0."""
     install_browser()
     for check in CHECKS:
-        arguments = sys.argv[1:] if check[0] == "pytest" else []
+        arguments = ["-n", str(processes()), *sys.argv[1:]] if check[0] == "pytest" else []
         print("$", *check, *arguments, flush=True)
         code = subprocess.run([sys.executable, "-m", *check, *arguments]).returncode
         if code:

@@ -1,16 +1,19 @@
 import os
-import shutil
-import subprocess
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import hypothesis
 import pytest
 import torch
 from filelock import FileLock
 
+from ssl_runner.command import run_main
 from ssl_runner.datasets import ImageDataset, load_dataset
+from ssl_runner.testing.processes import Runs
 
 # A busy machine is no failure: nothing here is timed.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -27,19 +30,66 @@ SWEEP = (
 )
 
 
+RAY_BY_THE_DOZEN = "ray by the dozen"
+"""The xdist group of the tests that start many of Ray's processes: no two of them overlap."""
+
+PASSED = pytest.StashKey[bool]()
+"""Of a test: whether it has passed."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Lets fixtures know how a test went: where it failed, they have nothing to find fault with."""
+    report = yield
+    item.stash[PASSED] = report.when == "call" and report.passed
+    return report
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files with slow tests first, so that none of them is left for the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """The slow tests first, so that none of them is left for the end, each by itself; the others stay
+    with those of their file, which share what they made."""
+
+    def place(item: pytest.Item) -> tuple[bool, bool]:
+        group, slow = item.get_closest_marker("xdist_group"), item.get_closest_marker("slow")
+        if group is None and not (slow and "runs" in getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        return group is None, slow is None
+
+    items.sort(key=place)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command has answered."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 @pytest.fixture
-def temporary() -> Iterator[Path]:
-    """A temporary folder with a short name, for Ray's sockets."""
-    folder = Path(f"/tmp/f{os.getpid()}")
-    folder.mkdir()
-    yield folder
-    shutil.rmtree(folder)
+def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
+    """Calls a command's main function as `python -m` does, without the seconds of a new process."""
+
+    def call(main: Callable[[], int], *arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["command", *arguments])
+        usual = signal.getsignal(signal.SIGINT)
+        with mock.patch.dict(os.environ), pytest.raises(SystemExit) as ended:
+            run_main(main)
+        signal.signal(signal.SIGINT, usual)
+        assert isinstance(ended.value.code, int)
+        return Answer(ended.value.code, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def runs() -> Iterator[Runs]:
+    """Starts processes, all of which end with the test, passed or failed."""
+    with Runs() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
@@ -51,14 +101,16 @@ def fashion_mnist() -> ImageDataset:
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of `SWEEP` when nobody disturbs it: run once, whichever process asks first."""
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    results = shared / "undisturbed"
+    results = of_all_processes(tmp_path_factory) / "undisturbed"
     with FileLock(f"{results}.lock"):
         if not results.exists():
-            command = [sys.executable, "-m", *SWEEP, "--results", str(results)]
-            done = subprocess.run(command, capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
+            with Runs() as runs:
+                runs.start(*SWEEP, "--results", str(results)).succeed()
     assert len(list(results.glob("trials/*.parquet"))) == 3
     return results
+
+
+def of_all_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all of pytest's processes share."""
+    shared = tmp_path_factory.getbasetemp()
+    return shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared

@@ -12,10 +12,13 @@ import pytest
 from hypothesis import given
 
 from ssl_runner.command import Command, parse, run_main
-from ssl_runner.config import SweepConfig, TrialConfig
-from ssl_runner.hyperparameters import HYPERPARAMETERS
-from ssl_runner.study import KEYS, load_sweep, sweep_from_settings, sweep_to_settings
+from ssl_runner.config import FIELDS, SweepConfig, TrialConfig
+from ssl_runner.errors import InputError
+from ssl_runner.methods.settings import HYPERPARAMETERS
+from ssl_runner.settings import rule_of
+from ssl_runner.study import KEYS, load_sweep, sweep_from_settings
 from ssl_runner.tune.__main__ import main as tune_main
+from tests.builders import sweep_settings
 from tests.test_config import valid_settings
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
@@ -86,7 +89,7 @@ def test_every_setting_has_a_flag() -> None:
     arguments = []
     for key, (text, _) in FLAGS.items():
         arguments += ["--" + key.replace("_", "-"), *text.split()]
-    read = sweep_to_settings(tune(*arguments).sweep)
+    read = sweep_settings(tune(*arguments).sweep)
     assert read == {key: value for key, (_, value) in FLAGS.items()}
 
 
@@ -95,17 +98,17 @@ def test_a_flag_changes_its_setting_alone(key: str) -> None:
     text, value = FLAGS[key]
     # A hyper-parameter is refused where no method takes it.
     methods = ["fixmatch"] if key in HYPERPARAMETERS else ["pass"]
-    read = sweep_to_settings(
+    read = sweep_settings(
         tune("--methods", *methods, "--" + key.replace("_", "-"), *text.split()).sweep
     )
-    assert read == sweep_to_settings(SweepConfig()) | {"methods": methods} | {key: value}
+    assert read == sweep_settings(SweepConfig()) | {"methods": methods} | {key: value}
 
 
 @given(valid_settings())
 def test_any_sweep_can_be_said_in_flags(some: dict[str, object]) -> None:
     sweep = sweep_from_settings(some)
     arguments: list[str] = []
-    for key, value in sweep_to_settings(sweep).items():
+    for key, value in sweep_settings(sweep).items():
         flag = "--" + key.replace("_", "-")
         if isinstance(value, list):
             arguments += [flag, *map(str, value)]
@@ -154,7 +157,7 @@ def test_the_address_may_stand_in_the_environment(
 
 
 def test_two_numbers_of_workers_are_the_fewest_and_the_most() -> None:
-    assert tune("--num-workers", "1", "3").sweep.trial == TrialConfig(num_workers=3, min_workers=1)
+    assert tune("--num-workers", "1", "3").sweep.trial == TrialConfig.of(num_workers=3, min_workers=1)
 
 
 def test_the_last_of_two_equal_flags_counts() -> None:
@@ -162,7 +165,7 @@ def test_the_last_of_two_equal_flags_counts() -> None:
 
 
 def test_none_can_be_said() -> None:
-    assert tune("--subset", "5", "--subset", "null").sweep.trial.subset is None
+    assert tune("--subset", "5", "--subset", "null").sweep.trial.data.subset is None
 
 
 # ---- study files and --smoke ----
@@ -177,13 +180,13 @@ def study(tmp_path: Path) -> Path:
 
 def test_flags_override_the_study_file(study: Path) -> None:
     sweep = tune(str(study), "--epochs", "5", "--seeds", "3").sweep
-    assert sweep == SweepConfig(name="my_study", seeds=(3,), trial=TrialConfig(epochs=5, lr=0.5))
+    assert sweep == SweepConfig(name="my_study", seeds=(3,), trial=TrialConfig.of(epochs=5, lr=0.5))
 
 
 def test_a_study_file_alone(study: Path) -> None:
     assert tune(str(study)).sweep == load_sweep(study)
     assert tune(str(study), "--name", "other").sweep.name == "other"
-    assert tune("--epochs", "5", str(study)).sweep.trial == TrialConfig(epochs=5, lr=0.5)
+    assert tune("--epochs", "5", str(study)).sweep.trial == TrialConfig.of(epochs=5, lr=0.5)
 
 
 def test_smoke_is_the_smoke_study() -> None:
@@ -196,7 +199,7 @@ def test_smoke_shortens_a_study_and_flags_override_it(study: Path) -> None:
         name="smoke",
         label_fractions=(0.1,),
         seeds=(1, 2),
-        trial=TrialConfig(epochs=1, subset=6000, lr=0.5),
+        trial=TrialConfig.of(epochs=1, subset=6000, lr=0.5),
     )
 
 
@@ -230,7 +233,7 @@ def test_what_is_wrong_is_blamed_on_the_file_or_the_flag(
 
 def test_a_flag_can_mend_a_study(study: Path) -> None:
     study.write_text("epochs: 0")
-    assert tune(str(study), "--epochs", "1").sweep.trial.epochs == 1
+    assert tune(str(study), "--epochs", "1").sweep.trial.budget.epochs == 1
 
 
 # ---- one trial ----
@@ -240,21 +243,21 @@ def test_a_flag_can_mend_a_study(study: Path) -> None:
     ("arguments", "expected"),
     [
         ((), TrialConfig()),
-        (("--label-fraction", "0.1"), TrialConfig(label_fraction=0.1)),
+        (("--label-fraction", "0.1"), TrialConfig.of(label_fraction=0.1)),
         (("--label-fraction", "1"), TrialConfig()),
         (("--label-fraction", "1e0"), TrialConfig()),  # to YAML 1.1 a text
-        (("--seed", "5"), TrialConfig(seed=5, split_seed=5)),  # as in a sweep
-        (("--seed", "5", "--split-seed", "2"), TrialConfig(seed=5, split_seed=2)),
-        (("--model", "AdaptiveCNN", "--method", "pass"), TrialConfig(model="AdaptiveCNN")),
-        (("--lr", "1e-2", "--epochs", "3"), TrialConfig(lr=0.01, epochs=3)),
+        (("--seed", "5"), TrialConfig.of(seed=5, split_seed=5)),  # as in a sweep
+        (("--seed", "5", "--split-seed", "2"), TrialConfig.of(seed=5, split_seed=2)),
+        (("--model", "AdaptiveCNN", "--method", "pass"), TrialConfig.of(model="AdaptiveCNN")),
+        (("--lr", "1e-2", "--epochs", "3"), TrialConfig.of(lr=0.01, epochs=3)),
         (
             ("--label-fraction", "0.1", "--method", "fixmatch", "--threshold", "0.9"),
-            TrialConfig(label_fraction=0.1, method="fixmatch", threshold=0.9),
+            TrialConfig.of(label_fraction=0.1, method="fixmatch", threshold=0.9),
         ),
-        (("--smoke",), TrialConfig(subset=6000, epochs=2)),
+        (("--smoke",), TrialConfig.of(subset=6000, epochs=2)),
         (
             ("--smoke", "--label-fraction", "0.2", "--epochs", "1"),
-            TrialConfig(label_fraction=0.2, subset=6000, epochs=1),
+            TrialConfig.of(label_fraction=0.2, subset=6000, epochs=1),
         ),
     ],
 )
@@ -266,7 +269,7 @@ def test_train_has_a_flag_for_every_setting_of_a_trial(capsys: pytest.CaptureFix
     with pytest.raises(SystemExit, match="0"):
         train("--help")
     flags = set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))
-    fields = {"--" + field.name.replace("_", "-") for field in dataclasses.fields(TrialConfig)}
+    fields = {"--" + field.name.replace("_", "-") for field in FIELDS.values()}
     run = {"--results", "--data-dir", "--fresh", "--smoke", "--dry-run"}
     machine = {"--cpus-per-trial", "--gpus-per-trial", "--checkpoint-steps", "--time-limit"}
     assert flags == fields | run | machine | {"--name"}
@@ -362,9 +365,12 @@ def test_values_that_train_does_not_take(arguments: tuple[str, ...], message: st
             "method must be a known name or an import path such as package.module:Name, got "
             "'pas'. Did you mean pass?",
         ),
-        (("--precision", "fp16"), "precision: input should be 'auto', 'fp32' or 'bf16', got 'fp16'."),
+        (
+            ("--precision", "fp16"),
+            "precision: input should be 'auto', 'fp32', 'bf16' or 'fp64', got 'fp16'.",
+        ),
         (("--configs", "ful"), "configs.0: input should be 'full' or 'partial', got 'ful'."),
-        (("--name", "a/b"), "name must be made of letters, digits, '-', '_' and '.', 100 at the most"),
+        (("--name", "a/b"), "name must be made of letters, digits, '-', '_' and '.', at most 100"),
         (("--cpus-per-trial", "0"), "cpus_per_trial must be more than 0, got 0.0. Try 1."),
         (("--num-workers", "1", "2", "3"), "num_workers must be a number or two, the fewest and the "),
         (("--num-workers", "3", "2"), "min_workers must be in [1, num_workers] = [1, 2], got 3. Try "),
@@ -403,7 +409,7 @@ def raising(error: BaseException) -> Callable[[], int]:
     [
         (lambda: 0, 0, ""),
         (lambda: 1, 1, ""),
-        (raising(ValueError("lr must be small")), 2, "error: lr must be small\n"),
+        (raising(InputError("lr must be small")), 2, "error: lr must be small\n"),
         (raising(KeyboardInterrupt()), 130, "stopped; the same command goes on from here\n"),
     ],
 )
@@ -437,7 +443,7 @@ finally:
 def watched(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`python -m ssl_runner.tune`, whose last line of stderr says what was imported."""
     command: list[Any] = [sys.executable, "-c", WATCHED, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
@@ -462,10 +468,10 @@ def test_help_names_every_flag_with_its_meaning_and_default() -> None:
         [sys.executable, "-m", "ssl_runner.tune", "--help"], capture_output=True, text=True, check=True
     )
     text = " ".join(done.stdout.split())
-    for field in (*dataclasses.fields(TrialConfig), *dataclasses.fields(SweepConfig)):
+    for field in (*FIELDS.values(), *dataclasses.fields(SweepConfig)):
         if field.name in KEYS:
             assert f"--{field.name.replace('_', '-')} " in text
-            assert field.metadata["help"] in text
+            assert rule_of(field).help in text
     assert "(default: 0.01 0.05 0.1 0.25 0.5)" in text
     assert "full and 10 %: half a minute" in text
 
@@ -480,7 +486,7 @@ def test_a_dry_run_prints_the_trials_and_runs_none(
         run_main(tune_main)
     out = capsys.readouterr().out
     for trial in tune(*arguments).sweep.trials():
-        (line,) = (line for line in out.splitlines() if trial.trial_id in line)
-        assert trial.label in line
+        (line,) = (line for line in out.splitlines() if trial.settings_id in line)
+        assert trial.description in line
         assert "80 steps" in line
     assert list(tmp_path.iterdir()) == []

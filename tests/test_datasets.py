@@ -10,27 +10,28 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from ssl_runner import cache
 from ssl_runner.datasets import (
     DataError,
     ImageArrays,
     ImageDataset,
-    cache,
     digest_of,
     fashion_mnist,
     fetch,
     load_dataset,
 )
 from ssl_runner.datasets.fashion_mnist import FILES, RAW, Files, find_files
+from ssl_runner.testing.processes import Runs, wait_until
 
 DIGEST = "a5f6e6177c3dc5f2"  # of Fashion-MNIST: equal on every machine
 SMALL = "t10k-labels-idx1-ubyte"  # 10,008 bytes: the one that tests damage
@@ -475,36 +476,24 @@ def test_a_cache_that_cannot_be_written(
         assert "\n" not in str(caught.value)
 
 
-def start(code: str, **environment: str | Path) -> subprocess.Popen[str]:
-    """Another Python process that works on the same cache."""
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        env=os.environ | {name: str(value) for name, value in environment.items()},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def test_two_processes_fill_one_cache(packed_files: Files, tmp_path: Path, cache_root: Path) -> None:
+def test_two_processes_fill_one_cache(
+    packed_files: Files, tmp_path: Path, cache_root: Path, runs: Runs
+) -> None:
     mine, go = folder_with(packed_files, tmp_path / "mine"), tmp_path / "go"
     code = f"""if True:
-        import pathlib, time, torchvision
+        import pathlib, time
         from ssl_runner.datasets import load_dataset
         print("ready", flush=True)
         while not pathlib.Path({str(go)!r}).exists():
             time.sleep(0.001)
         print(load_dataset("fashion_mnist").digest)
     """
-    with (
-        start(code, SSL_RUNNER_DATA=mine) as first,
-        start(code, SSL_RUNNER_DATA=mine) as second,
-    ):
-        for process in (first, second):
-            assert process.stdout
-            assert process.stdout.readline() == "ready\n"
-        go.touch()
-        printed = [process.communicate()[0] for process in (first, second)]
+    environment = os.environ | {"SSL_RUNNER_DATA": str(mine)}
+    both = [runs.start(code=code, environment=environment) for _ in range(2)]
+    for run in both:
+        run.wait_for(lambda: all(run.stdout.startswith("ready\n") for run in both))
+    go.touch()
+    printed = [run.succeed() for run in both]
     assert [text.splitlines()[-1] for text in printed] == [DIGEST, DIGEST], printed
     assert left_in(cache_root) == WHOLE_CACHE
     # Whoever came second found the files there, by waiting or by looking.
@@ -513,7 +502,7 @@ def test_two_processes_fill_one_cache(packed_files: Files, tmp_path: Path, cache
 
 
 def test_a_process_killed_while_it_unpacks_leaves_nothing_that_counts(
-    packed_files: Files, tmp_path: Path, cache_root: Path
+    packed_files: Files, tmp_path: Path, cache_root: Path, runs: Runs
 ) -> None:
     mine = folder_with(packed_files, tmp_path / "mine")
     slowly = """if True:
@@ -528,11 +517,10 @@ def test_a_process_killed_while_it_unpacks_leaves_nothing_that_counts(
         fashion_mnist.find_files(None, print)
     """
     kept = cache_root / "fashion_mnist"
-    with start(slowly, SSL_RUNNER_DATA=mine) as process:
-        while not any(path.stat().st_size > 2**20 for path in kept.glob("tmp-*/*/*")):
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.01)
-        process.kill()
+    run = runs.start(code=slowly, environment=os.environ | {"SSL_RUNNER_DATA": str(mine)})
+    run.wait_for(lambda: any(path.stat().st_size > 2**20 for path in kept.glob("tmp-*/*/*")))
+    runs.kill()
+    run.end()
     assert any(kept.glob("tmp-*"))
     said: list[str] = []
     with pytest.raises(DataError, match="could not be fetched"):
@@ -552,9 +540,9 @@ def test_whoever_waits_for_the_cache_is_told_so(tmp_path: Path) -> None:
     with cache.alone_in(tmp_path, said.append):
         thread = threading.Thread(target=second)
         thread.start()
-        thread.join(1.5)
+        wait_until(lambda: bool(said), thread.is_alive)
         assert said == [f"waiting for another process that is preparing {tmp_path}"]
-    thread.join(10)
+    thread.join()
     assert said[1:] == ["my turn"]
 
 
@@ -632,36 +620,36 @@ def test_a_host_that_is_there_answers(serve: Callable[[Path], str], tmp_path: Pa
     assert fetch.why_unreachable(NOWHERE, 5) == "Connection refused"
 
 
-def test_a_host_that_says_nothing_costs_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision.datasets import FashionMNIST
 
     monkeypatch.setattr(fetch, "PROBE_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{silent.getsockname()[1]}/"])
-        before = time.monotonic()
         with pytest.raises(DataError, match=r"\n  torchvision: .*(timed out|no answer in 0.5 s)\n"):
             find_files(None, print)
-        assert time.monotonic() - before < 5
 
 
 def test_a_host_that_drips_is_not_waited_for() -> None:
     """No single read times out, just as no timeout covers the look-up of a host's name."""
 
+    enough = threading.Event()
+
     def drip() -> None:
         connection, _ = server.accept()
         with connection:
-            for _ in range(20):
+            while not enough.wait(0.1):
                 connection.sendall(b"H")
-                time.sleep(0.1)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=drip)
         thread.start()
-        before = time.monotonic()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
-        assert fetch.why_unreachable(url, 0.3) == "no answer in 0.3 s"
-        assert time.monotonic() - before < 1
-        thread.join(10)
+        try:
+            assert fetch.why_unreachable(url, 0.3) == "no answer in 0.3 s"  # and it drips on
+        finally:
+            enough.set()
+            thread.join()
 
 
 def test_when_nothing_works_all_is_told(cache_root: Path, tmp_path: Path) -> None:
@@ -712,14 +700,15 @@ def test_a_command_that_takes_too_long_is_ended_with_its_helpers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", os.defpath)
-    command = ["sh", "-c", "sleep 60 & echo $!; wait"]
+    command = ["sh", "-c", "sleep 10000 & echo $!; wait"]
+    log = tmp_path / "log"
+    # It has taken too long once its helper has said who it is.
+    monkeypatch.setattr(fetch, "time", SimpleNamespace(monotonic=lambda: log.stat().st_size))
     with pytest.raises(DataError, match="sh took longer than"):
-        fetch._run(command, tmp_path, time.monotonic() + 0.3, lambda: None)
-    helper = (tmp_path / "log").read_text().strip()
-    deadline = time.monotonic() + 5
-    while (state := state_of(helper)) not in "XZ":  # Z: dead, and not yet counted by its parent
-        assert time.monotonic() < deadline, f"process {helper} is still there, in state {state}"
-        time.sleep(0.01)
+        fetch._run(command, tmp_path, 0, lambda: None)
+    helper = log.read_text().strip()
+    # Z: dead, and not yet counted by its parent.
+    wait_until(lambda: state_of(helper) in "XZ")
 
 
 def state_of(pid: str) -> str:

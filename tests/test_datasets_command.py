@@ -1,7 +1,6 @@
 """`python -m ssl_runner.datasets`: what a data set is, in figures and in a picture."""
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +8,19 @@ import pytest
 from PIL import Image
 
 from ssl_runner.datasets import ImageDataset
+from ssl_runner.datasets.__main__ import main
 from ssl_runner.datasets.picture import draw_grid
-
-
-def datasets(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "ssl_runner.datasets", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+from ssl_runner.testing.processes import Runs
+from tests.conftest import Answer
 
 
 def test_it_counts_the_classes_and_draws_nine_images(
-    tmp_path: Path, fashion_mnist: ImageDataset
+    tmp_path: Path, fashion_mnist: ImageDataset, call: Callable[..., Answer], runs: Runs
 ) -> None:
     picture = tmp_path / "images.png"
-    done = datasets("--label-fraction", "0.01", "--picture", str(picture))
-    assert (done.returncode, done.stderr) == (0, "")
+    done = runs.start("ssl_runner.datasets", "--label-fraction", "0.01", "--picture", str(picture))
+    done.succeed()
+    assert done.stderr == ""
     for name in fashion_mnist.train.class_names:
         (line,) = (line for line in done.stdout.splitlines() if f"│ {name} " in line)
         assert [cell.strip() for cell in line.split("│")[2:5]] == ["6,000", "60", "1,000"]
@@ -30,7 +28,7 @@ def test_it_counts_the_classes_and_draws_nine_images(
     with Image.open(picture) as image:
         assert min(image.size) > 400
     other = tmp_path / "other.png"
-    datasets("--seed", "1", "--picture", str(other))
+    call(main, "--seed", "1", "--picture", str(other))
     assert other.read_bytes() != picture.read_bytes()
 
 
@@ -55,8 +53,10 @@ def test_a_grid_shows_its_images_in_order() -> None:
         (("--data-dir", "{folder}/nowhere"), ""),
     ],
 )
-def test_bad_input_is_one_line(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
-    done = datasets(*(argument.replace("{folder}", str(tmp_path)) for argument in arguments))
+def test_bad_input_is_one_line(
+    tmp_path: Path, call: Callable[..., Answer], arguments: tuple[str, ...], message: str
+) -> None:
+    done = call(main, *(argument.replace("{folder}", str(tmp_path)) for argument in arguments))
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"error: {message}")
     assert "Traceback" not in done.stderr

@@ -1,8 +1,7 @@
 """How many labels are needed: the fit on curves that are known, and where it is refused."""
 
 import math
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,10 @@ import pandas as pd
 import pytest
 
 from ssl_runner.config import TrialConfig
+from ssl_runner.report.__main__ import main
 from ssl_runner.results import LabelCurve, ResultsFolder
-from tests.test_results import frame_of, trial_row
+from tests.builders import frame_of, trial_row
+from tests.conftest import Answer
 
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.25)
 
@@ -28,7 +29,7 @@ def rows_of(noise: float, seeds: int, fractions: tuple[float, ...]) -> list[dict
     for seed in range(seeds):
         for fraction in fractions:
             accuracy = truth(60000 * fraction) + generator.normal(0, noise)
-            config = TrialConfig(seed=seed, split_seed=seed, label_fraction=fraction)
+            config = TrialConfig.of(seed=seed, split_seed=seed, label_fraction=fraction)
             rows.append(trial_row(config, test_accuracy=accuracy))
     return rows
 
@@ -68,7 +69,7 @@ def test_full_is_a_point_of_every_method_s_curve() -> None:
         (
             frame_of(
                 *(
-                    trial_row(TrialConfig(model=model, label_fraction=fraction))
+                    trial_row(TrialConfig.of(model=model, label_fraction=fraction))
                     for model in ("CNN", "AdaptiveCNN")
                     for fraction in FRACTIONS
                 )
@@ -88,14 +89,12 @@ def test_a_target_that_the_curve_does_not_reach_is_refused(target: float) -> Non
         LabelCurve.fit(trials(0.001)).labels_needed(target)
 
 
-def test_the_command_marks_it_as_an_extrapolation(tmp_path: Path) -> None:
+def test_the_command_marks_it_as_an_extrapolation(tmp_path: Path, call: Callable[..., Answer]) -> None:
     results = ResultsFolder(str(tmp_path))
     for row in rows_of(0.001, 4, FRACTIONS):
         results.write(row, [])
-    command = [sys.executable, "-m", "ssl_runner.report", str(tmp_path)]
-    done = subprocess.run(
-        [*command, "--target", "0.92", "--labels", "30000"], capture_output=True, text=True, check=True
-    )
+    done = call(main, str(tmp_path), "--target", "0.92", "--labels", "30000")
+    assert done.returncode == 0
     lines = done.stdout.splitlines()[-3:]
     assert lines[0].startswith("extrapolation, fitted on 600 to 15,000 labels: accuracy = 0.9")
     assert all(line.endswith("an extrapolation, not a measurement") for line in lines[1:])
@@ -105,6 +104,6 @@ def test_the_command_marks_it_as_an_extrapolation(tmp_path: Path) -> None:
         (("--labels", "0"), "error: --labels must be at least 1, got 0. Try 10000."),
         (("--target", "high"), "error: argument --target: invalid float value: 'high'"),
     ):
-        refused = subprocess.run([*command, *arguments], capture_output=True, text=True)
+        refused = call(main, str(tmp_path), *arguments)
         assert refused.returncode == 2
         assert refused.stderr.startswith(error)

@@ -1,11 +1,11 @@
 """TensorBoard, MLflow and Weights & Biases, each read back by its own library."""
 
+import contextlib
 import json
 import os
-import subprocess
-import sys
 import time
 import urllib.request
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ import mlflow
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ssl_runner import identity
 from ssl_runner.config import TrialConfig
 from ssl_runner.results import ResultsFolder
+from ssl_runner.testing.processes import Runs, wait_until
 from ssl_runner.tune.loggers import TensorBoardCallback, build_loggers
 
 SWEEP = (
@@ -27,7 +29,7 @@ class Trial:
     """What Tune hands to its callbacks, as far as ours looks."""
 
     def __init__(self, config: TrialConfig) -> None:
-        self.config = {"trial": vars(config)}
+        self.config = {"trial": identity.Trial(config, "da").plain()}
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -40,43 +42,38 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-def served(folder: Path) -> set[str]:
+def served(folder: Path, runs: Runs) -> set[str]:
     """The runs that a real TensorBoard shows of a folder."""
     port = 6100 + os.getpid() % 900
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(120):
-            try:
-                with urllib.request.urlopen(f"http://localhost:{port}/data/runs", timeout=5) as answer:
-                    if runs := json.load(answer):
-                        return set(runs)
-            except OSError:
-                assert server.poll() is None
-            time.sleep(0.5)
-        return set()
-    finally:
-        server.terminate()
-        server.wait()
+    server = runs.start("tensorboard.main", "--logdir", str(folder), "--port", str(port))
+    shown = set[str]()
+
+    def look() -> bool:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"http://localhost:{port}/data/runs") as answer,
+        ):
+            shown.update(json.load(answer))
+        return bool(shown)
+
+    server.wait_for(look)
+    server.process.terminate()
+    server.end()
+    return shown
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("fashion_mnist")
-def test_every_logger_shows_every_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_logger_shows_every_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Runs
+) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # to read it here; the command does so itself
     results = tmp_path / "results"
-    done = subprocess.run(
-        [sys.executable, "-m", "ssl_runner.tune", *SWEEP, "--results", str(results)],
-        env={name: value for name, value in os.environ.items() if name != "MLFLOW_ALLOW_FILE_STORE"}
-        | {"WANDB_MODE": "offline"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    environment = {k: value for k, value in os.environ.items() if k != "MLFLOW_ALLOW_FILE_STORE"}
+    environment["WANDB_MODE"] = "offline"
+    runs.start(
+        *("ssl_runner.tune", *SWEEP, "--results", str(results)), environment=environment, cwd=tmp_path
+    ).succeed()
     rows = {row["method"]: row for row in ResultsFolder(str(results)).trials().to_dict("records")}
     assert len(rows) == 2
 
@@ -84,7 +81,7 @@ def test_every_logger_shows_every_trial(tmp_path: Path, monkeypatch: pytest.Monk
     names = {f"CNN-full-seed-0-{rows['pass']['trial_id']}"}
     names |= {f"CNN-partial-0.5-fixmatch-seed-0-{rows['fixmatch']['trial_id']}"}
     assert {path.name for path in folder.iterdir()} == names
-    assert served(folder) == names
+    assert served(folder, runs) == names
     for path in folder.iterdir():
         row = rows["fixmatch" if "fixmatch" in path.name else "pass"]
         shown = scalars(path)
@@ -100,10 +97,13 @@ def test_every_logger_shows_every_trial(tmp_path: Path, monkeypatch: pytest.Monk
     client = mlflow.MlflowClient((results / "mlflow").as_uri())
     experiment = client.get_experiment_by_name("logged")
     assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
-    assert {run.info.run_name for run in runs} == {"CNN full seed 0", "CNN partial 0.5 fixmatch seed 0"}
-    for run in runs:
-        row = rows[run.data.params["trial/method"]]
+    logged = client.search_runs([experiment.experiment_id])
+    assert {run.info.run_name for run in logged} == {
+        "CNN full seed 0",
+        "CNN partial 0.5 fixmatch seed 0",
+    }
+    for run in logged:
+        row = rows[run.data.params["trial/settings/method"]]
         assert run.info.status == "FINISHED"
         assert run.data.metrics["test_accuracy"] == pytest.approx(row["test_accuracy"])
         history = client.get_metric_history(run.info.run_id, "validation_loss")
@@ -122,6 +122,11 @@ def result(epoch: int, **more: Any) -> dict[str, Any]:
     return {"epoch": epoch, "steps": 10 * epoch, "train_loss": epoch / 2, "confidence": None} | more
 
 
+def is_past(second: int) -> bool:
+    """Whether this second is over."""
+    return int(time.time()) > second
+
+
 def test_a_trial_that_goes_on_has_each_step_once(tmp_path: Path) -> None:
     trial, said = Trial(TrialConfig()), list[str]()
     for epochs in ((1, 2, 3), (3, 4)):  # the second process goes on from the end of epoch 2
@@ -129,7 +134,7 @@ def test_a_trial_that_goes_on_has_each_step_once(tmp_path: Path) -> None:
         for epoch in epochs:
             callback.on_trial_result(0, [], trial, result(epoch, train_loss=len(epochs) + epoch / 2))
         callback.on_experiment_end([])
-        time.sleep(1.1)  # the files' names have the second in them
+        wait_until(partial(is_past, int(time.time())))  # the second is in the files' names
     (folder,) = tmp_path.iterdir()
     assert len(list(folder.iterdir())) == 2
     assert scalars(folder) == {"loss/train": [(10, 3.5), (20, 4.0), (30, 3.5), (40, 4.0)]}

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ssl_runner.models import CNN, MODELS, AdaptiveCNN, build_model
+from ssl_runner.models import CNN, AdaptiveCNN, build_model
+from ssl_runner.models.settings import MODELS
 
 # B = images, C = channels, K = classes
 
@@ -38,10 +39,10 @@ def test_a_batch_gives_as_many_rows(
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_row_is_of_its_own_image(name: str) -> None:
-    model = build_model(name, 1, (28, 28), 10, 0.25).eval()
-    batch = images(64)
+    model = build_model(name, 1, (28, 28), 10, 0.25).double().eval()
+    batch = images(64).double()
     alone = torch.cat([model(batch[i : i + 1]) for i in (0, 1, 63)])
-    assert torch.allclose(model(batch)[[0, 1, 63]], alone, atol=1e-5)
+    torch.testing.assert_close(model(batch)[[0, 1, 63]], alone, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -61,7 +62,9 @@ def test_the_pools_are_in_use(
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             layer.register_forward_hook(
-                lambda layer, given, made: seen[type(layer)].append(tuple(given[0].shape[1:]))
+                lambda layer, given, made: seen[
+                    nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.Linear
+                ].append(tuple(given[0].shape[1:]))
             )
     model(images(2, 1, size))
     assert seen[nn.Conv2d] == [(1, *size), (32, *halves)]
@@ -104,8 +107,8 @@ def slow(model: CNN, images_BCHW: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("kind", [CNN, AdaptiveCNN])
 def test_pooling_before_relu_changes_neither_scores_nor_gradients(kind: type[CNN]) -> None:
     torch.manual_seed(0)
-    model = kind(1, (28, 28), 10, 0.25).eval()
-    batch, labels = images(64) - 0.5, torch.arange(64) % 10
+    model = kind(1, (28, 28), 10, 0.25).double().eval()
+    batch, labels = images(64).double() - 0.5, torch.arange(64) % 10
     results = []
     for forward in (model, lambda batch: slow(model, batch)):
         scores_BK = forward(batch)
@@ -113,7 +116,7 @@ def test_pooling_before_relu_changes_neither_scores_nor_gradients(kind: type[CNN
         results.append([scores_BK, *torch.autograd.grad(loss, tuple(model.parameters()))])
     assert len(results[0]) == 9
     for one, other in zip(*results, strict=True):
-        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
 def test_the_two_models_differ() -> None:
@@ -156,11 +159,20 @@ def test_a_model_of_ones_own() -> None:
     assert type(model).__name__ == "Linear"
 
 
+RULE = "model must be a known name or an import path such as package.module:Name"
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cnn", "unknown model 'cnn'. Did you mean CNN?"),
-        ("ResNet", "unknown model 'ResNet'. Known: CNN, AdaptiveCNN."),
+        (
+            "cnn",
+            f"{RULE}, got 'cnn'. Did you mean CNN?",
+        ),
+        (
+            "ResNet",
+            f"{RULE}, got 'ResNet'. Known: CNN, AdaptiveCNN.",
+        ),
         (
             "tests.models:Nothing",
             "model 'tests.models:Nothing': tests.models has no 'Nothing'. Is the n",
@@ -172,9 +184,18 @@ def test_a_model_of_ones_own() -> None:
         ("tests.nowhere:M", "model 'tests.nowhere:M': no module 'tests.nowhere'. Is it installed, or"),
         ("tests.models:torch", "model 'tests.models:torch' must make a torch.nn.Module, got module."),
         ("itertools:chain", "model 'itertools:chain' must make a torch.nn.Module, got chain."),
-        (":Model", "model must be named as package.module:name, got ':Model'."),
-        ("tests.models:", "model must be named as package.module:name, got 'tests.models:'."),
-        (".models:Linear", "model must be named as package.module:name, got '.models:Linear'."),
+        (
+            ":Model",
+            f"{RULE}, got ':Model'.",
+        ),
+        (
+            "tests.models:",
+            f"{RULE}, got 'tests.models:'.",
+        ),
+        (
+            ".models:Linear",
+            f"{RULE}, got '.models:Linear'.",
+        ),
     ],
 )
 def test_a_model_that_does_not_do(name: str, message: str) -> None:

@@ -20,10 +20,11 @@ from ssl_runner.command import parse
 from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import ImageArrays, ImageDataset
 from ssl_runner.report.charts import MOST_CURVES
-from ssl_runner.report.page import command_of, make_charts, render_page, save_figures
+from ssl_runner.report.page import make_charts, render_page, save_figures
+from ssl_runner.report.rerun import command_of
 from ssl_runner.results import EPOCHS
-from ssl_runner.study import sweep_to_settings
-from tests.test_results import epoch_rows, failed_row, frame_of, trial_row
+from ssl_runner.testing.processes import HANG
+from tests.builders import epoch_rows, failed_row, frame_of, sweep_settings, trial_row
 
 SVG = "http://www.w3.org/2000/svg"
 NASTY = '<script>document.title = "broken"</script>'
@@ -48,23 +49,24 @@ def study() -> list[dict[str, Any]]:
     """Full, and two methods at three fractions, under two seeds; and one trial that failed."""
     rows = []
     for seed in (0, 1):
-        configs = [TrialConfig(seed=seed, split_seed=seed)]
+        configs = [TrialConfig.of(seed=seed, split_seed=seed)]
         configs += [
-            TrialConfig(seed=seed, split_seed=seed, label_fraction=fraction, method=method)
+            TrialConfig.of(seed=seed, split_seed=seed, label_fraction=fraction, method=method)
             for fraction in (0.01, 0.1, 0.5)
             for method in ("pass", "fixmatch")
         ]
         for config in configs:
-            accuracy = 0.7 + 0.2 * config.label_fraction + 0.01 * seed
+            accuracy = 0.7 + 0.2 * config.data.label_fraction + 0.01 * seed
             known: dict[str, Any] = {
-                "mistakes": [[3, 0], [4, 1]],
+                "misclassified": [[3, 0], [4, 1]],
                 "question": NASTY,
                 "class_names": list(CLASSES),
                 "data_digest": pictured().digest,
             }
             rows.append(trial_row(config.resolved(), test_accuracy=accuracy, **known))
-    config = TrialConfig(seed=2, split_seed=2, model="a.b:C")
-    return [*rows, failed_row(config, error=f"it broke {NASTY}")]
+    config = TrialConfig.of(seed=2, split_seed=2, model="a.b:C")
+    failed = failed_row(config, error=f"it broke {NASTY}")
+    return [*rows, failed | {"data_digest": pictured().digest}]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,7 @@ def opened(driver: webdriver.Chrome, page: Path, width: int = 1200, dark: bool =
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
     driver.get(page.as_uri())
     charts = len(driver.find_elements(By.CLASS_NAME, "chart"))
-    WebDriverWait(driver, 30).until(
+    WebDriverWait(driver, HANG).until(
         lambda _: driver.execute_script("return document.body.dataset.drawn") == str(charts)
     )
 
@@ -108,7 +110,7 @@ def wait_for_picture(driver: webdriver.Chrome, figure: WebElement) -> None:
     """Wait until a figure's image of 8 × 8 pixels is drawn: that is when it comes into sight."""
     driver.execute_script("arguments[0].scrollIntoView()", figure)
     picture = figure.find_element(By.TAG_NAME, "img")
-    WebDriverWait(driver, 10).until(lambda _: picture.get_property("naturalWidth") == 8)
+    WebDriverWait(driver, HANG).until(lambda _: picture.get_property("naturalWidth") == 8)
 
 
 def first_column(driver: webdriver.Chrome) -> list[str]:
@@ -160,9 +162,9 @@ def test_a_person_opens_the_page_sorts_the_table_and_hides_a_curve(
     assert lines() == 7
     box = chromium.find_element(By.CSS_SELECTOR, "#shown input[value='CNN full']")
     box.send_keys(Keys.SPACE)
-    WebDriverWait(chromium, 10).until(lambda _: lines() == 6)
+    WebDriverWait(chromium, HANG).until(lambda _: lines() == 6)
     box.click()
-    WebDriverWait(chromium, 10).until(lambda _: lines() == 7)
+    WebDriverWait(chromium, HANG).until(lambda _: lines() == 7)
     assert chromium.get_log("browser") == []  # type: ignore[no-untyped-call]
 
 
@@ -208,7 +210,7 @@ def test_only_failed_trials_make_a_page_of_their_errors() -> None:
 
 
 def test_classes_of_different_data_sets_are_not_mixed() -> None:
-    rows = [trial_row(TrialConfig()), trial_row(TrialConfig(dataset="a:b"), data_digest="other")]
+    rows = [trial_row(TrialConfig()), trial_row(TrialConfig.of(dataset="a:b"), data_digest="other")]
     charts = make_charts(frame_of(*rows), epochs_of(rows))
     assert "classes" not in charts
     assert "train_loss" in charts
@@ -229,7 +231,7 @@ def test_the_charts_hold_the_figures() -> None:
 def test_very_many_trials_make_a_page_that_stays_small() -> None:
     """10,000 trials of 100 epochs, in 200 configurations."""
     rows = [
-        trial_row(TrialConfig(seed=seed, split_seed=seed, lr=0.001 * (1 + lr)))
+        trial_row(TrialConfig.of(seed=seed, split_seed=seed, lr=0.001 * (1 + lr)))
         for seed in range(50)
         for lr in range(200)
     ]
@@ -261,8 +263,8 @@ def test_the_command_on_the_page_runs_the_same_trials(arguments: tuple[str, ...]
     assert words[:3] == ["python", "-m", "ssl_runner.tune"]
     again = parse("tune", "", words[3:]).sweep
     assert again.name == sweep.name
-    ids = [{trial.trial_id for trial in one.trials()} for one in (sweep, again)]
-    assert ids[0] == ids[1], (sweep_to_settings(sweep), words)
+    ids = [{trial.settings_id for trial in one.trials()} for one in (sweep, again)]
+    assert ids[0] == ids[1], (sweep_settings(sweep), words)
 
 
 def test_every_chart_becomes_a_picture(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 import io
 import re
-import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,11 @@ from ssl_runner.config import TrialConfig
 from ssl_runner.report.__main__ import main
 from ssl_runner.report.terminal import print_comparison
 from ssl_runner.results import ResultsFolder
-from tests.test_results import epoch_rows, failed_row, frame_of, trial_row
+from ssl_runner.testing.processes import Runs
+from tests.builders import epoch_rows, failed_row, frame_of, trial_row
+from tests.conftest import Answer
+
+Report = Callable[..., Answer]
 
 
 @pytest.fixture
@@ -23,21 +28,16 @@ def results(tmp_path: Path) -> ResultsFolder:
     results = ResultsFolder(str(tmp_path / "results"))
     for seed, full, tenth in ((0, 0.91, 0.86), (1, 0.93, 0.86)):
         for fraction, accuracy in ((1.0, full), (0.1, tenth)):
-            config = TrialConfig(seed=seed, split_seed=seed, label_fraction=fraction)
+            config = TrialConfig.of(seed=seed, split_seed=seed, label_fraction=fraction)
             results.write(trial_row(config, test_accuracy=accuracy), epoch_rows(1))
     results.write(trial_row(TrialConfig(), sweep="other", test_accuracy=0.4321), [])
     return results
 
 
-def report(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """The real command, its output over a pipe."""
-    return subprocess.run(
-        [sys.executable, "-m", "ssl_runner.report", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+@pytest.fixture
+def report(call: Callable[..., Answer]) -> Report:
+    """The command, its output no terminal."""
+    return partial(call, main)
 
 
 def printed(*rows: dict[str, object], width: int = 200, terminal: bool = False) -> str:
@@ -55,7 +55,7 @@ def words(output: str, beginning: str) -> list[str]:
     return line.split()
 
 
-def test_over_a_pipe_it_holds_the_numbers(results: ResultsFolder) -> None:
+def test_over_a_pipe_it_holds_the_numbers(results: ResultsFolder, report: Report) -> None:
     done = report(results.root, "--sweep", "s")
     assert (done.returncode, done.stderr) == (0, "")
     assert "s: why?" in done.stdout
@@ -71,7 +71,7 @@ def test_over_a_pipe_it_holds_the_numbers(results: ResultsFolder) -> None:
     assert "\x1b" not in done.stdout  # no colours for a file
 
 
-def test_without_a_name_all_sweeps_are_compared(results: ResultsFolder) -> None:
+def test_without_a_name_all_sweeps_are_compared(results: ResultsFolder, report: Report) -> None:
     done = report(results.root)
     assert done.returncode == 0
     assert "other, s: why?" in done.stdout
@@ -83,7 +83,7 @@ def test_without_a_name_all_sweeps_are_compared(results: ResultsFolder) -> None:
 def test_no_figure_is_cut_however_narrow_it_is(width: int) -> None:
     rows = [
         trial_row(
-            TrialConfig(
+            TrialConfig.of(
                 seed=seed, label_fraction=fraction, lr=lr, model="my_package.models:SomeLongName"
             ),
             test_accuracy=fraction * 0.9 - seed / 100,
@@ -103,8 +103,8 @@ def test_no_figure_is_cut_however_narrow_it_is(width: int) -> None:
 def test_a_setting_left_out_is_a_dash_and_a_large_number_is_whole() -> None:
     rows = [
         trial_row(TrialConfig()),
-        trial_row(TrialConfig(subset=1234567)),
-        trial_row(TrialConfig(label_fraction=0.1, subset=600)),  # has no full one to differ from
+        trial_row(TrialConfig.of(subset=1234567)),
+        trial_row(TrialConfig.of(label_fraction=0.1, subset=600)),  # has no full one to differ from
     ]
     output = printed(*rows)
     assert words(output, "CNN partial")[4] == "600"
@@ -114,39 +114,44 @@ def test_a_setting_left_out_is_a_dash_and_a_large_number_is_whole() -> None:
 
 
 def test_failed_trials_are_listed_with_their_reason() -> None:
-    config = TrialConfig(label_fraction=0.1, seed=7)
+    config = TrialConfig.of(label_fraction=0.1, seed=7)
     long = "it broke [bold]here[/red] :smile: " + "and there " * 50
     output = printed(trial_row(TrialConfig()), failed_row(config, error=long), width=80)
     assert words(output, "CNN full")[-1] == "1"
-    failed = f"failed: {config.trial_id} (CNN partial 0.1 seed 7): {long}"
+    failed = f"failed: {config.settings_id} (CNN partial 0.1 seed 7): {long}"
     assert failed.rstrip() in (line.rstrip() for line in output.splitlines())
 
 
-def test_when_all_failed_they_are_listed_all_the_same(tmp_path: Path) -> None:
+def test_when_all_failed_they_are_listed_all_the_same(tmp_path: Path, report: Report) -> None:
     results = ResultsFolder(str(tmp_path))
     results.write(failed_row(TrialConfig()), [])
     done = report(str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
-        f"1 of 1 trials failed:\nfailed: {TrialConfig().trial_id} (CNN full 1 seed 0): it broke\n"
+        f"1 of 1 trials failed:\nfailed: {TrialConfig().settings_id} (CNN full 1 seed 0): it broke\n"
     )
 
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_names_that_look_like_markup_stay_what_they_are(terminal: bool) -> None:
-    row = trial_row(TrialConfig(label_fraction=0.1)) | {"model": "a:[bold]", "sweep": "[/red]"}
-    other = trial_row(TrialConfig(label_fraction=0.1, lr=0.5)) | {"model": "pkg:smile:", "sweep": "s"}
+    row = trial_row(TrialConfig.of(label_fraction=0.1)) | {"model": "a:[bold]", "sweep": "[/red]"}
+    other = trial_row(TrialConfig.of(label_fraction=0.1, lr=0.5)) | {
+        "model": "pkg:smile:",
+        "sweep": "s",
+    }
     output = printed(row, other, terminal=terminal)
     for name in ("a:[bold]", "pkg:smile:", "[/red], s: why?"):
         assert name in output
 
 
 def test_validation_images_of_both_kinds_are_named() -> None:
-    rows = [trial_row(TrialConfig()), trial_row(TrialConfig(holdout=5000))]
+    rows = [trial_row(TrialConfig()), trial_row(TrialConfig.of(holdout=5000))]
     assert "Validation on: holdout, test." in " ".join(printed(*rows).split())
 
 
-def test_a_picture_holds_what_was_printed(results: ResultsFolder, tmp_path: Path) -> None:
+def test_a_picture_holds_what_was_printed(
+    results: ResultsFolder, tmp_path: Path, report: Report
+) -> None:
     done = report(results.root, "--sweep", "s", "--svg", str(tmp_path / "picture.svg"))
     assert done.returncode == 0
     picture = (tmp_path / "picture.svg").read_text().replace("&#160;", " ")
@@ -207,8 +212,9 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not (folder / "nowhere").exists()
 
 
-def test_the_real_command_over_an_empty_folder(tmp_path: Path) -> None:
-    done = report(str(tmp_path))
+def test_the_real_command_over_an_empty_folder(tmp_path: Path, runs: Runs) -> None:
+    done = runs.start("ssl_runner.report", str(tmp_path))
+    done.end()
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
@@ -222,7 +228,7 @@ def test_the_real_command_over_an_empty_folder(tmp_path: Path) -> None:
 
 def test_the_bars_are_as_long_as_the_accuracies_are_high() -> None:
     rows = [
-        trial_row(TrialConfig(label_fraction=fraction), test_accuracy=accuracy)
+        trial_row(TrialConfig.of(label_fraction=fraction), test_accuracy=accuracy)
         for fraction, accuracy in ((0.01, 0.74), (0.1, 0.82), (1.0, 0.90))
     ]
     lines = printed(*rows).splitlines()
@@ -234,15 +240,15 @@ def test_the_bars_are_as_long_as_the_accuracies_are_high() -> None:
 
 
 def test_one_seed_says_that_it_is_one() -> None:
-    rows = [trial_row(TrialConfig(label_fraction=fraction)) for fraction in (0.1, 1.0)]
+    rows = [trial_row(TrialConfig.of(label_fraction=fraction)) for fraction in (0.1, 1.0)]
     text = " ".join(printed(*rows).split())
     assert "one seed each, so no spread and no interval can be given" in text
     assert "±" not in text
 
 
-def test_another_baseline_is_compared_with(results: ResultsFolder) -> None:
+def test_another_baseline_is_compared_with(results: ResultsFolder, report: Report) -> None:
     for seed, accuracy in ((0, 0.88), (1, 0.88)):
-        config = TrialConfig(seed=seed, split_seed=seed, label_fraction=0.1, method="fixmatch")
+        config = TrialConfig.of(seed=seed, split_seed=seed, label_fraction=0.1, method="fixmatch")
         results.write(trial_row(config.resolved(), test_accuracy=accuracy), epoch_rows(1))
     done = report(results.root, "--sweep", "s", "--baseline", "fixmatch")
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,12 +1,8 @@
 """The Parquet table: its columns, what is written and read back, and the comparison."""
 
-import dataclasses
 import math
 import re
-import subprocess
-import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ssl_runner.config import TrialConfig
+from ssl_runner.config import FIELDS, TrialConfig
+from ssl_runner.identity import Trial
 from ssl_runner.results import (
     EPOCHS,
     SCHEMA_VERSION,
@@ -32,9 +29,11 @@ from ssl_runner.results import (
     load_epochs,
     load_trials,
     reading,
-    settings_columns,
 )
 from ssl_runner.results.columns import PAGE, with_tables
+from ssl_runner.results.schema import identity_columns
+from ssl_runner.testing.processes import Runs
+from tests.builders import epoch_rows, failed_row, frame_of, statuses, trial_row
 from tests.test_config import trial_configs
 
 ROOT = Path(__file__).parent.parent
@@ -50,24 +49,12 @@ dataset string
 subset int64
 config string
 label_fraction double
-method string
-model string
-seed int64
 split_seed int64
-epochs int64
-max_steps int64
-patience int64
-batch_size int64
-lr double
-dropout double
-precision string
-compile bool
-keep string
 holdout int64
-order string
-last_batch string
-augment string
-flip bool
+model string
+dropout double
+lr double
+method string
 mu int64
 unlabeled_weight double
 ramp double
@@ -76,6 +63,18 @@ temperature double
 alignment bool
 momentum double
 ema double
+seed int64
+batch_size int64
+order string
+last_batch string
+augment string
+flip bool
+epochs int64
+max_steps int64
+patience int64
+keep string
+precision string
+compile bool
 num_workers int64
 min_workers int64
 validation string
@@ -84,7 +83,9 @@ unlabeled_images int64
 validation_images int64
 test_images int64
 split_digest string
+settings_id string
 data_digest string
+sources string
 epochs_run int64
 best_epoch int64
 train_loss double
@@ -104,9 +105,9 @@ student_test_accuracy double
 test_accuracy_per_class list<element: double>
 confusion list<element: list<element: int64>>
 class_names list<element: string>
-mistakes list<element: list<element: int64>>
+misclassified list<element: list<element: int64>>
 steps int64
-passed int64
+unlabeled_batches_skipped int64
 images int64
 unlabeled_images_seen int64
 train_seconds double
@@ -145,7 +146,7 @@ confidence double
 accepted_share double
 pseudo_accuracy double
 steps int64
-passed int64
+unlabeled_batches_skipped int64
 images int64
 unlabeled_images_seen int64
 train_seconds double
@@ -156,65 +157,6 @@ images_per_second double
 
 def columns(schema: Any) -> list[str]:
     return [f"{field.name} {field.type}".replace("item: ", "element: ") for field in schema]
-
-
-def trial_row(config: TrialConfig, sweep: str = "s", **figures: Any) -> dict[str, Any]:
-    """A finished trial's row, no column of it empty but `error` and what the config leaves out."""
-    row = settings_columns(config) | {
-        "sweep": sweep,
-        "status": "finished",
-        "error": None,
-        "question": "why?",
-        "labeled_images": round(60000 * config.label_fraction),
-        "unlabeled_images": 60000 - round(60000 * config.label_fraction),
-        "validation_images": 10000,
-        "test_images": 10000,
-        "split_digest": "5f",
-        "data_digest": "da",
-        "epochs_run": 3,
-        "best_epoch": 2,
-        "train_loss": 0.25,
-        "train_accuracy": 0.9,
-        "validation_loss": 0.5,
-        "validation_accuracy": 0.8,
-        "student_validation_loss": 0.6,
-        "student_validation_accuracy": 0.75,
-        "unlabeled_loss": 0.3,
-        "confidence": 0.85,
-        "accepted_share": 0.65,
-        "pseudo_accuracy": 0.95,
-        "test_loss": 0.75,
-        "test_accuracy": 0.7,
-        "student_test_loss": 0.8,
-        "student_test_accuracy": 0.6,
-        "test_accuracy_per_class": [0.5, 0.9],
-        "confusion": [[1, 2], [3, 4]],
-        "class_names": ["Größe", "shoe"],
-        "mistakes": [[7, 1], [2, 0]],
-        "steps": 94,
-        "passed": 844,
-        "images": 6000,
-        "unlabeled_images_seen": 54000,
-        "train_seconds": 10.0,
-        "evaluate_seconds": 1.0,
-        "cpu_seconds": 11.0,
-        "seconds": 12.0,
-        "images_per_second": 600.0,
-        "parameters": 421642,
-        "device": "cpu",
-        "precision_used": "fp32",
-        "world_size": 1,
-        "threads": 1,
-        "node": "here",
-        "started_at": datetime(2024, 1, 1, 12, 0, 0, 123456, UTC),
-        "ended_at": datetime(2024, 1, 1, 12, 0, 12, tzinfo=UTC),
-        "version": "0.1.0",
-        "python_version": "3.11.7",
-        "torch_version": "2.6.0",
-        "ray_version": "2.60.0",
-        "git_commit": "0123abc+",
-    }
-    return row | figures
 
 
 def test_the_page_has_every_column_with_its_type_and_meaning() -> None:
@@ -236,7 +178,7 @@ def test_the_pages_ways_to_read_the_table_work(
     monkeypatch.chdir(tmp_path)
     results = ResultsFolder("results")
     results.write(trial_row(TrialConfig()), epoch_rows(2))
-    results.write(failed_row(TrialConfig(seed=1)), [])
+    results.write(failed_row(TrialConfig.of(seed=1)), [])
     text = (ROOT / page).read_text(encoding="utf-8")
     (block,) = re.findall(r"```python\n(import pandas\n.*?)```", text, re.DOTALL)
     names: dict[str, Any] = {}
@@ -246,10 +188,10 @@ def test_the_pages_ways_to_read_the_table_work(
 
 def test_duckdb_and_polars_read_the_same_rows(tmp_path: Path) -> None:
     results = ResultsFolder(str(tmp_path))
-    configs = [TrialConfig(), TrialConfig(label_fraction=0.1, method="fixmatch").resolved()]
+    configs = [TrialConfig(), TrialConfig.of(label_fraction=0.1, method="fixmatch").resolved()]
     for config in configs:
         results.write(trial_row(config), epoch_rows(2))
-    results.write(failed_row(TrialConfig(seed=1)), [])
+    results.write(failed_row(TrialConfig.of(seed=1)), [])
     expected = results.trials().sort_values("trial_id", ignore_index=True)
     files = f"{tmp_path}/trials/*.parquet"
     connection = duckdb.connect()
@@ -263,37 +205,6 @@ def test_duckdb_and_polars_read_the_same_rows(tmp_path: Path) -> None:
     (mean,) = connection.execute(asked.format(epochs, files)).fetchone() or (None,)
     connection.close()
     assert mean == pytest.approx(np.mean([row["validation_loss"] for row in epoch_rows(2)]))
-
-
-def failed_row(config: TrialConfig, sweep: str = "s", error: str = "it broke") -> dict[str, Any]:
-    """The row of a trial that failed at once: settings, and nothing that was measured."""
-    return settings_columns(config) | {"sweep": sweep, "status": "failed", "error": error}
-
-
-def epoch_rows(count: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "epoch": epoch,
-            "train_loss": 1 / epoch,
-            "train_accuracy": 0.5,
-            "validation_loss": 2 / epoch,
-            "validation_accuracy": 0.5,
-            "student_validation_loss": 3 / epoch,
-            "student_validation_accuracy": 0.25,
-            "unlabeled_loss": 0.5,
-            "confidence": 0.75,
-            "accepted_share": 0.625,
-            "pseudo_accuracy": 0.875,
-            "steps": 94 * epoch,
-            "passed": 844 * epoch,
-            "images": 6000 * epoch,
-            "unlabeled_images_seen": 54000 * epoch,
-            "train_seconds": 1.0 * epoch,
-            "evaluate_seconds": 0.1 * epoch,
-            "images_per_second": 6000.0,
-        }
-        for epoch in range(1, count + 1)
-    ]
 
 
 @pytest.fixture
@@ -316,13 +227,13 @@ def test_every_column_says_what_it_means() -> None:
 
 
 def test_every_setting_has_its_column() -> None:
-    config = TrialConfig(label_fraction=0.1, holdout=5000)
-    row = settings_columns(config)
-    assert row.keys() == {field.name for field in dataclasses.fields(TrialConfig)} | {
-        *("trial_id", "config", "validation")
+    config = TrialConfig.of(label_fraction=0.1, holdout=5000)
+    row = identity_columns(Trial(config, "da"))
+    assert row.keys() == FIELDS.keys() | {
+        *("trial_id", "settings_id", "data_digest", "sources", "config", "validation")
     }
     assert row.keys() <= set(TRIALS.names)
-    assert row["trial_id"] == config.trial_id
+    assert row["settings_id"] == config.settings_id
     assert (row["config"], row["validation"]) == ("partial", "holdout")
 
 
@@ -335,9 +246,9 @@ def test_a_full_row_fills_every_column() -> None:
 def test_the_meaning_travels_with_the_file(results: ResultsFolder) -> None:
     config = TrialConfig()
     results.write(trial_row(config), [])
-    file = Path(results.root, "trials", f"s--{config.trial_id}.parquet")
-    meaning = pq.read_schema(file).field("passed").metadata[b"meaning"]
-    assert meaning == b"unlabeled batches passed over"
+    file = Path(results.root, "trials", f"s--{config.settings_id}.parquet")
+    meaning = pq.read_schema(file).field("unlabeled_batches_skipped").metadata[b"meaning"]
+    assert meaning == b"unlabeled batches that were skipped"
 
 
 # ---- writing and reading ----
@@ -356,7 +267,7 @@ def same(read: Any, written: Any) -> bool:
     "config",
     [
         TrialConfig(),
-        TrialConfig(subset=6000, max_steps=940, label_fraction=0.1, holdout=1, seed=2**63 - 1),
+        TrialConfig.of(subset=6000, max_steps=940, label_fraction=0.1, holdout=1, seed=2**63 - 1),
     ],
 )
 @pytest.mark.parametrize("is_failed", [False, True])
@@ -382,7 +293,7 @@ def test_pandas_alone_reads_what_was_written(
         assert read == written | {
             "schema_version": SCHEMA_VERSION,
             "sweep": "s",
-            "trial_id": config.trial_id,
+            "trial_id": config.settings_id,
         }
     pd.testing.assert_frame_equal(results.epochs(), epochs)
     pd.testing.assert_frame_equal(load_epochs(results.root), epochs)
@@ -394,26 +305,31 @@ def test_any_config_fits_into_the_table(
 ) -> None:
     results = ResultsFolder(str(tmp_path_factory.getbasetemp() / "any"))
     results.write(trial_row(config) | figures, [])
-    (read,) = pq.read_table(Path(results.root, "trials", f"s--{config.trial_id}.parquet")).to_pylist()
-    results.forget("s", [config.trial_id])
-    figures.setdefault("lr", config.lr)
-    assert read["subset"] == config.subset
+    (read,) = pq.read_table(
+        Path(results.root, "trials", f"s--{config.settings_id}.parquet")
+    ).to_pylist()
+    results.forget("s", [config.settings_id])
+    figures.setdefault("lr", config.optimizer.lr)
+    assert read["subset"] == config.data.subset
     for name, value in figures.items():
         assert read[name] == value or math.isnan(value)
-    fields = {name: read[name] for name in dataclasses.asdict(config) if name != "lr"}
-    assert dataclasses.replace(config, **fields) == config
+    fields = {name: read[name] for name in config.flat() if name != "lr"}
+    assert config.replace(**fields) == config
 
 
 def test_rows_with_and_without_optional_values_stand_together(results: ResultsFolder) -> None:
     # Alone, the column of one would be of integers and that of the other of nothing.
-    with_all = TrialConfig(subset=600, max_steps=5)
+    with_all = TrialConfig.of(subset=600, max_steps=5)
     results.write(trial_row(with_all), epoch_rows(1))
     results.write(failed_row(TrialConfig()), [])
     frame = pd.read_parquet(f"{results.root}/trials").set_index("trial_id")
-    assert frame.loc[with_all.trial_id, "subset"] == 600
-    assert frame["subset"].isna()[TrialConfig().trial_id]
-    assert frame.loc[TrialConfig().trial_id, "test_accuracy_per_class"] is None
-    assert dict(frame["status"]) == {with_all.trial_id: "finished", TrialConfig().trial_id: "failed"}
+    assert frame.loc[with_all.settings_id, "subset"] == 600
+    assert frame["subset"].isna()[TrialConfig().settings_id]
+    assert frame.loc[TrialConfig().settings_id, "test_accuracy_per_class"] is None
+    assert dict(frame["status"]) == {
+        with_all.settings_id: "finished",
+        TrialConfig().settings_id: "failed",
+    }
 
 
 def test_a_trial_written_again_replaces_its_row(results: ResultsFolder) -> None:
@@ -437,7 +353,7 @@ def test_the_same_trial_may_stand_in_two_sweeps(results: ResultsFolder) -> None:
 
 
 def test_an_empty_folder_has_no_rows_and_all_columns(results: ResultsFolder) -> None:
-    assert results.statuses("s") == {}
+    assert statuses(results, "s") == {}
     for frame, schema in ((results.trials(), TRIALS), (results.epochs(), EPOCHS)):
         assert frame.empty
         assert list(frame.columns) == schema.names
@@ -452,26 +368,28 @@ def test_nothing_is_half_written_when_the_table_does_not_take_a_row(results: Res
     assert results.trials()["steps"].tolist() == [94]
 
 
-def test_many_processes_write_at_once(results: ResultsFolder) -> None:
+def test_many_processes_write_at_once(results: ResultsFolder, runs: Runs) -> None:
     script = """
 import sys
-from ssl_runner.config import TrialConfig
+from ssl_runner.config import FIELDS, TrialConfig
+from ssl_runner.identity import Trial
+from ssl_runner.results.schema import identity_columns
 from ssl_runner.results import ResultsFolder
-from tests.test_results import epoch_rows, trial_row
+from tests.builders import epoch_rows, trial_row
 for seed in range(5):
     for shared in (int(sys.argv[2]), 99):  # rows of one's own, and rows that all of them write
-        config = TrialConfig(seed=seed, split_seed=shared)
+        config = TrialConfig.of(seed=seed, split_seed=shared)
         ResultsFolder(sys.argv[1]).write(trial_row(config), epoch_rows(2))
 """
-    arguments = [sys.executable, "-c", script, results.root]
     root = Path(__file__).parent.parent
-    writers = [subprocess.Popen([*arguments, str(number)], cwd=root) for number in range(3)]
-    while any(writer.poll() is None for writer in writers):
+    writers = [runs.start(results.root, str(number), code=script, cwd=root) for number in range(3)]
+    while any(writer.process.poll() is None for writer in writers):
         frame = results.trials()  # a reader in the midst of it sees whole rows
         assert frame["trial_id"].is_unique
         assert set(frame["status"]) <= {"finished"}
         time.sleep(0.02)
-    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    for writer in writers:
+        writer.succeed()
     assert len(results.trials()) == 20
     assert len(results.epochs()) == 40
     assert {path.name for path in Path(results.root).iterdir()} == {"trials", "epochs"}
@@ -488,23 +406,23 @@ PREFIXES = ("a", "a-", "a--b", "a--b--c")
 def prefixes(results: ResultsFolder) -> ResultsFolder:
     """Sweeps with awkward names: each has a trial of its own and one that they all have."""
     for number, sweep in enumerate(PREFIXES):
-        results.write(trial_row(TrialConfig(seed=number), sweep=sweep), epoch_rows(1))
-        results.write(failed_row(TrialConfig(seed=77), sweep=sweep), epoch_rows(1))
+        results.write(trial_row(TrialConfig.of(seed=number), sweep=sweep), epoch_rows(1))
+        results.write(failed_row(TrialConfig.of(seed=77), sweep=sweep), epoch_rows(1))
     return results
 
 
 def test_statuses_are_those_of_the_named_sweep(prefixes: ResultsFolder) -> None:
-    common = TrialConfig(seed=77).trial_id
+    common = TrialConfig.of(seed=77).settings_id
     for number, sweep in enumerate(PREFIXES):
-        own = TrialConfig(seed=number).trial_id
-        assert prefixes.statuses(sweep) == {own: "finished", common: "failed"}
+        own = TrialConfig.of(seed=number).settings_id
+        assert statuses(prefixes, sweep) == {own: "finished", common: "failed"}
     for other in ("", "b", "a--", "a--b--"):
-        assert prefixes.statuses(other) == {}
+        assert statuses(prefixes, other) == {}
 
 
 @pytest.mark.parametrize("sweep", PREFIXES)
 def test_forgetting_touches_the_named_sweep_alone(prefixes: ResultsFolder, sweep: str) -> None:
-    everyone = [TrialConfig(seed=seed).trial_id for seed in (0, 1, 2, 3, 77)]
+    everyone = [TrialConfig.of(seed=seed).settings_id for seed in (0, 1, 2, 3, 77)]
     prefixes.forget(sweep, everyone)
     for frame in (prefixes.trials(), prefixes.epochs()):
         assert sorted(frame["sweep"]) == sorted([name for name in PREFIXES if name != sweep] * 2)
@@ -512,19 +430,19 @@ def test_forgetting_touches_the_named_sweep_alone(prefixes: ResultsFolder, sweep
 
 
 def test_forgetting_touches_the_named_trials_alone(results: ResultsFolder) -> None:
-    kept, forgotten = TrialConfig(seed=1), TrialConfig(seed=2)
+    kept, forgotten = TrialConfig.of(seed=1), TrialConfig.of(seed=2)
     for config in (kept, forgotten):
         results.write(trial_row(config), epoch_rows(1))
     (Path(results.root) / "trials" / "mine.txt").write_text("mine")
-    results.forget("s", [forgotten.trial_id, "0123456789"])
-    assert list(results.trials()["trial_id"]) == [kept.trial_id]
-    assert list(results.epochs()["trial_id"]) == [kept.trial_id]
-    assert results.statuses("s") == {kept.trial_id: "finished"}
+    results.forget("s", [forgotten.settings_id, "0123456789"])
+    assert list(results.trials()["trial_id"]) == [kept.settings_id]
+    assert list(results.epochs()["trial_id"]) == [kept.settings_id]
+    assert statuses(results, "s") == {kept.settings_id: "finished"}
     assert (Path(results.root) / "trials" / "mine.txt").exists()
 
 
 def test_checkpoints_of_awkward_sweeps_are_apart(results: ResultsFolder) -> None:
-    trial_id = TrialConfig().trial_id
+    trial_id = TrialConfig().settings_id
     places = {results.checkpoints(sweep, trial_id) for sweep in PREFIXES}
     assert len(places) == len(PREFIXES)
     assert all(place.startswith(f"{results.root}/checkpoints/") for place in places)
@@ -588,17 +506,13 @@ def test_a_folder_that_can_not_be_written(tmp_path: Path, place: str, reason: st
 # ---- the comparison ----
 
 
-def frame_of(*rows: dict[str, Any]) -> pd.DataFrame:
-    return pd.DataFrame([{name: row.get(name) for name in TRIALS.names} for row in rows])
-
-
 def test_means_spreads_and_counts() -> None:
     full = [
-        trial_row(TrialConfig(seed=seed), test_accuracy=accuracy, train_loss=loss, steps=steps)
+        trial_row(TrialConfig.of(seed=seed), test_accuracy=accuracy, train_loss=loss, steps=steps)
         for seed, accuracy, loss, steps in ((0, 0.9, 1.0, 10), (1, 0.92, 2.0, 20), (2, 0.94, 6.0, 60))
     ]
     tenth = [
-        trial_row(TrialConfig(seed=seed, label_fraction=0.1), test_accuracy=accuracy)
+        trial_row(TrialConfig.of(seed=seed, label_fraction=0.1), test_accuracy=accuracy)
         for seed, accuracy in ((0, 0.85), (1, 0.85), (2, 0.91))
     ]
     table = compare(frame_of(*tenth, *full))  # best-labeled first, however they come
@@ -623,12 +537,12 @@ def test_means_spreads_and_counts() -> None:
 
 def test_the_difference_to_full_is_paired_by_seed() -> None:
     accuracies = {
-        TrialConfig(seed=0): 0.9,
-        TrialConfig(seed=1): 0.8,
-        TrialConfig(seed=0, label_fraction=0.1): 0.85,
-        TrialConfig(seed=1, label_fraction=0.1): 0.75,
-        TrialConfig(seed=0, label_fraction=0.5): 0.9,
-        TrialConfig(seed=2, label_fraction=0.5): 0.1,  # no full trial has its seed
+        TrialConfig.of(seed=0): 0.9,
+        TrialConfig.of(seed=1): 0.8,
+        TrialConfig.of(seed=0, label_fraction=0.1): 0.85,
+        TrialConfig.of(seed=1, label_fraction=0.1): 0.75,
+        TrialConfig.of(seed=0, label_fraction=0.5): 0.9,
+        TrialConfig.of(seed=2, label_fraction=0.5): 0.1,  # no full trial has its seed
     }
     rows = [trial_row(config, test_accuracy=accuracy) for config, accuracy in accuracies.items()]
     table = compare(frame_of(*rows)).set_index("label_fraction")
@@ -644,15 +558,15 @@ def methods_frame(seeds: int) -> pd.DataFrame:
     noise = np.random.default_rng(0).normal(0, 0.01, size=(seeds, 7)).tolist()
     rows = []
     for seed in range(seeds):
-        configs = [TrialConfig(seed=seed, split_seed=seed)]
+        configs = [TrialConfig.of(seed=seed, split_seed=seed)]
         configs += [
-            TrialConfig(seed=seed, split_seed=seed, label_fraction=fraction, method=method)
+            TrialConfig.of(seed=seed, split_seed=seed, label_fraction=fraction, method=method)
             for fraction in (0.1, 0.01)
             for method in ("pass", "fixmatch", "pi_model")
         ]
         for config, error in zip(configs, noise[seed], strict=True):
-            gain = 0.05 if config.method == "fixmatch" else 0.0
-            accuracy = 0.7 + 0.2 * config.label_fraction + gain + error
+            gain = 0.05 if config.unlabeled.method == "fixmatch" else 0.0
+            accuracy = 0.7 + 0.2 * config.data.label_fraction + gain + error
             rows.append(trial_row(config.resolved(), test_accuracy=accuracy))
     return frame_of(*rows)
 
@@ -686,9 +600,9 @@ def test_one_pair_has_no_interval() -> None:
 
 
 def test_a_method_s_setting_that_varies_within_it_is_a_key() -> None:
-    rows = [trial_row(TrialConfig(label_fraction=0.1).resolved(), test_accuracy=0.5)]
+    rows = [trial_row(TrialConfig.of(label_fraction=0.1).resolved(), test_accuracy=0.5)]
     for threshold, accuracy in ((0.8, 0.6), (0.9, 0.7)):
-        config = TrialConfig(label_fraction=0.1, method="fixmatch", threshold=threshold)
+        config = TrialConfig.of(label_fraction=0.1, method="fixmatch", threshold=threshold)
         rows.append(trial_row(config.resolved(), test_accuracy=accuracy))
     table = compare(frame_of(*rows))
     gains = table.set_index("threshold")["to_pass_mean"]
@@ -719,11 +633,11 @@ def test_one_trial_has_no_spread() -> None:
 
 
 def test_without_a_full_trial_there_is_no_difference() -> None:
-    (row,) = compare(frame_of(trial_row(TrialConfig(label_fraction=0.1)))).to_dict("records")
+    (row,) = compare(frame_of(trial_row(TrialConfig.of(label_fraction=0.1)))).to_dict("records")
     assert math.isnan(row["to_full_mean"])
     assert row["test_accuracy_mean"] == 0.7
     failed_full = failed_row(TrialConfig())
-    (row,) = compare(frame_of(trial_row(TrialConfig(label_fraction=0.1)), failed_full)).to_dict(
+    (row,) = compare(frame_of(trial_row(TrialConfig.of(label_fraction=0.1)), failed_full)).to_dict(
         "records"
     )
     assert math.isnan(row["to_full_mean"])
@@ -731,7 +645,9 @@ def test_without_a_full_trial_there_is_no_difference() -> None:
 
 def test_full_is_counted_once_where_it_ran_with_several_split_seeds() -> None:
     rows = [
-        trial_row(TrialConfig(split_seed=split_seed, label_fraction=fraction), test_accuracy=accuracy)
+        trial_row(
+            TrialConfig.of(split_seed=split_seed, label_fraction=fraction), test_accuracy=accuracy
+        )
         for split_seed, fraction, accuracy in (
             (0, 1.0, 0.9),
             (7, 1.0, 0.9),
@@ -759,9 +675,9 @@ VARIED: list[tuple[str, Any, Any]] = [
 def test_a_setting_that_varies_is_a_key(setting: str, one: Any, other: Any) -> None:
     rows = []
     for value, loss_of_accuracy in ((one, 0.1), (other, 0.2)):
-        config = TrialConfig(**{setting: value})
+        config = TrialConfig.of(**{setting: value})
         rows.append(trial_row(config, test_accuracy=0.9))
-        partial = dataclasses.replace(config, label_fraction=0.1)
+        partial = config.replace(label_fraction=0.1)
         rows.append(trial_row(partial, test_accuracy=0.9 - loss_of_accuracy))
     table = compare(frame_of(*rows))
     before = table.columns[: table.columns.get_loc("labeled_images")]
@@ -775,14 +691,14 @@ def test_a_setting_that_varies_is_a_key(setting: str, one: Any, other: Any) -> N
 
 
 def test_a_setting_that_does_not_vary_is_no_key() -> None:
-    rows = [trial_row(TrialConfig(seed=seed, lr=0.5, subset=600)) for seed in (0, 1)]
+    rows = [trial_row(TrialConfig.of(seed=seed, lr=0.5, subset=600)) for seed in (0, 1)]
     table = compare(frame_of(*rows))
     before = table.columns[: table.columns.get_loc("labeled_images")]
     assert list(before) == ["model", "config", "label_fraction", "method"]  # nor do the seeds
 
 
 def test_a_setting_that_varies_among_failed_trials_alone_is_no_key() -> None:
-    table = compare(frame_of(trial_row(TrialConfig()), failed_row(TrialConfig(lr=0.5))))
+    table = compare(frame_of(trial_row(TrialConfig()), failed_row(TrialConfig.of(lr=0.5))))
     assert "lr" not in table.columns
     assert table["n"].tolist() == [1]
 
@@ -798,7 +714,7 @@ def test_models_and_sweeps_are_compared_with_their_own_full_trial() -> None:
     }
     rows = []
     for (sweep, model, fraction), accuracy in accuracies.items():
-        config = TrialConfig(model=model, label_fraction=fraction)
+        config = TrialConfig.of(model=model, label_fraction=fraction)
         rows.append(trial_row(config, sweep=sweep, test_accuracy=accuracy))
     table = compare(frame_of(*rows))
     keys = ["sweep", "model", "label_fraction"]
@@ -814,7 +730,7 @@ def test_models_and_sweeps_are_compared_with_their_own_full_trial() -> None:
 
 
 def test_comparing_does_not_change_the_frame() -> None:
-    frame = frame_of(trial_row(TrialConfig()), trial_row(TrialConfig(label_fraction=0.1)))
+    frame = frame_of(trial_row(TrialConfig()), trial_row(TrialConfig.of(label_fraction=0.1)))
     before = frame.copy(deep=True)
     compare(frame)
     pd.testing.assert_frame_equal(frame, before)
@@ -830,7 +746,7 @@ def test_comparing_nothing(results: ResultsFolder) -> None:
 
 def test_what_was_read_compares_as_what_was_written(results: ResultsFolder) -> None:
     rows = [
-        trial_row(TrialConfig(seed=seed, label_fraction=fraction), test_accuracy=fraction - seed / 9)
+        trial_row(TrialConfig.of(seed=seed, label_fraction=fraction), test_accuracy=fraction - seed / 9)
         for seed in (0, 1)
         for fraction in (0.1, 1.0)
     ]
@@ -860,7 +776,7 @@ def test_many_files_are_read_from_a_copy_that_is_never_stale(
         frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
         return frame
 
-    configs = [TrialConfig(seed=seed) for seed in range(8)]
+    configs = [TrialConfig.of(seed=seed) for seed in range(8)]
     for config in configs[:6]:
         results.write(trial_row(config), epoch_rows(2))
     pd.testing.assert_frame_equal(results.trials(), as_is())
@@ -878,10 +794,10 @@ def test_many_files_are_read_from_a_copy_that_is_never_stale(
     assert opened == []  # every row came from the copy
     # A new file, one less, one written again, and one of another version.
     results.write(trial_row(configs[6]), [])
-    results.forget("s", [configs[0].trial_id])
+    results.forget("s", [configs[0].settings_id])
     results.write(trial_row(configs[1], test_accuracy=0.123), [])
-    path = folder / f"s--{configs[2].trial_id}.parquet"
-    older = pq.read_table(path).drop_columns(["mistakes", "question"])
+    path = folder / f"s--{configs[2].settings_id}.parquet"
+    older = pq.read_table(path).drop_columns(["misclassified", "question"])
     pq.write_table(older, path)
     pd.testing.assert_frame_equal(results.trials(), as_is())
     assert len(opened) == 3

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import ssl_runner
-from ssl_runner import EpochPlan, HomogeneousBatchSampler, keyed, sampler
-from ssl_runner.keyed import EXACT_UP_TO, Permutation, scattered
+from ssl_runner import EpochPlan, HomogeneousBatchSampler, keyed_random
+from ssl_runner.keyed_random import EXACT_UP_TO, Permutation, scattered
 from ssl_runner.sampler import (
     LABELED_KIND,
     UNLABELED_KIND,
@@ -35,6 +35,8 @@ from ssl_runner.sampler import (
     RankBatch,
     share,
 )
+from ssl_runner.sampler import plan as plan_module
+from ssl_runner.testing.processes import Runs
 
 # n = images of a global batch, W = world_size, r = rank, t = step
 
@@ -456,10 +458,10 @@ def sampler_of(
 def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Make:
     name: str = request.param
     if name == "orders that are computed":
-        monkeypatch.setattr(keyed, "EXACT_UP_TO", 0)
+        monkeypatch.setattr(keyed_random, "EXACT_UP_TO", 0)
     if name == "blocks of a step or two":
-        monkeypatch.setattr(sampler, "_LOOKAHEAD", 5)
-        monkeypatch.setattr(sampler, "_BLOCK", 7)
+        monkeypatch.setattr(plan_module, "_LOOKAHEAD", 5)
+        monkeypatch.setattr(plan_module, "_BLOCK", 7)
     return lambda *args, **kwargs: sampler_of(name, *args, **kwargs)
 
 
@@ -609,8 +611,8 @@ def test_the_length_is_what_is_left(make: Make) -> None:
 def test_large_and_small_blocks_make_the_same_plan(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = epoch_of(make, 1)
     for lookahead, block in ((1, 1), (3, 100), (1000, 1), (4, 9)):
-        monkeypatch.setattr(sampler, "_LOOKAHEAD", lookahead)
-        monkeypatch.setattr(sampler, "_BLOCK", block)
+        monkeypatch.setattr(plan_module, "_LOOKAHEAD", lookahead)
+        monkeypatch.setattr(plan_module, "_BLOCK", block)
         assert epoch_of(make, 1) == expected
 
 
@@ -788,7 +790,7 @@ def test_promise_7_a_billion_can_be_asked_for_anywhere(order: Order) -> None:
     labeled, unlabeled = range(10**7), range(-1, -1 - BILLION, -1)
     plan = EpochPlan(labeled=labeled, unlabeled=unlabeled, batch_size=64, order=order)
     assert len(plan) == (2 * 15_625_000 if order == "paired" else 15_625_000 + 156_250)
-    edges = [0, sampler._LOOKAHEAD - 1, 156_249, 10**7, len(plan) - 3]
+    edges = [0, plan_module._LOOKAHEAD - 1, 156_249, 10**7, len(plan) - 3]
     counts: Counter[int] = Counter()
     for t in edges:
         walked = next(plan.walk(t, t + 3))
@@ -1042,19 +1044,14 @@ dist.destroy_process_group()
 """
 
 
-def test_it_works_in_a_plain_torchrun_script(tmp_path: Path) -> None:
+def test_it_works_in_a_plain_torchrun_script(tmp_path: Path, runs: Runs) -> None:
     script, result = tmp_path / "script.py", tmp_path / "steps_of_rank_"
     script.write_text(PLAIN_SCRIPT)
     launcher = (
         "torch.distributed.run --nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint 127.0.0.1:0"
     )
-    subprocess.run(
-        [sys.executable, "-m", *launcher.split(), str(script), str(result)],
-        env=os.environ | {"GLOO_SOCKET_IFNAME": LOOPBACK, "OMP_NUM_THREADS": "1"},
-        check=True,
-        capture_output=True,
-        timeout=200,
-    )
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": LOOPBACK, "OMP_NUM_THREADS": "1"}
+    runs.start(*launcher.split(), str(script), str(result), environment=environment).succeed()
     ranks = [json.loads(Path(f"{result}{rank}").read_text()) for rank in range(2)]
     plans = [
         EpochPlan(labeled=range(10), unlabeled=range(10, 60), batch_size=7, epoch=e) for e in (0, 1)

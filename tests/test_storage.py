@@ -1,18 +1,21 @@
 """Files written whole: what a reader, a rival or a death in mid-write may see of them."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 from pyarrow import fs
 
 from ssl_runner.storage import is_local, list_files, open_folder, read_whole, write_whole
+from ssl_runner.testing.processes import Runs
 
 LOCAL = fs.LocalFileSystem()
+
+
+def is_there(folder: Path, pattern: str) -> bool:
+    """Whether a folder has a file of such a name."""
+    return any(folder.glob(pattern))
 
 
 def everything(folder: Path) -> list[str]:
@@ -64,23 +67,16 @@ def test_a_folder_in_place_of_the_file(tmp_path: Path) -> None:
     assert everything(tmp_path) == ["file"]
 
 
-def run_script(script: str, *arguments: object) -> "subprocess.Popen[str]":
-    """Start a Python process that has `write`, this file system's `write_whole`."""
-    head = """
+# A script that begins so has `write`, this file system's `write_whole`.
+WRITE = """
 import sys
 from pyarrow import fs
 from ssl_runner.storage import write_whole
 def write(path, content): write_whole(fs.LocalFileSystem(), path, content)
 """
-    return subprocess.Popen(
-        [sys.executable, "-c", head + script, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
-def test_no_room_for_all_of_it_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+def test_no_room_for_all_of_it_leaves_the_file_as_it_was(tmp_path: Path, runs: Runs) -> None:
     script = """
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -90,8 +86,9 @@ try:
 except OSError as error:
     print(error.strerror)
 """
-    out, err = run_script(script, tmp_path / "file").communicate(timeout=60)
-    assert (out, err) == ("File too large\n", "")
+    run = runs.start(str(tmp_path / "file"), code=WRITE + script)
+    run.succeed()
+    assert (run.stdout, run.stderr) == ("File too large\n", "")
     assert (tmp_path / "file").read_bytes() == b"first"
     assert everything(tmp_path) == ["file"]
 
@@ -104,23 +101,23 @@ def contents(writer: int) -> bytes:
     return b"%d" % writer * (300_000 + writer)
 
 
-def test_many_writers_of_one_file_and_a_reader(tmp_path: Path) -> None:
+def test_many_writers_of_one_file_and_a_reader(tmp_path: Path, runs: Runs) -> None:
     path = tmp_path / "file"
     script = """
 writer = int(sys.argv[2])
 for _ in range(20):
     write(sys.argv[1], b"%d" % writer * (300_000 + writer))
 """
-    writers = [run_script(script, path, writer) for writer in range(4)]
+    writers = [runs.start(str(path), str(writer), code=WRITE + script) for writer in range(4)]
     whole = {contents(writer) for writer in range(4)}
     read = set()
     listed = set()
-    while any(writer.poll() is None for writer in writers):
+    while any(writer.process.poll() is None for writer in writers):
         if path.exists():
             read.add(path.read_bytes())
         listed.update(list_files(LOCAL, str(tmp_path), ""))
         time.sleep(0.001)
-    assert [(writer.returncode, writer.communicate()) for writer in writers] == [(0, ("", ""))] * 4
+    assert [writer.succeed() for writer in writers] == [""] * 4
     assert read
     assert read <= whole
     assert listed == {"file"}
@@ -128,23 +125,19 @@ for _ in range(20):
     assert everything(tmp_path) == ["file"]
 
 
-def test_a_writer_killed_in_mid_write_leaves_a_whole_file(tmp_path: Path) -> None:
+def test_a_writer_killed_in_mid_write_leaves_a_whole_file(tmp_path: Path, runs: Runs) -> None:
     path = tmp_path / "file.bin"
     script = """
-print("ready", flush=True)
 while True:
     for letter in b"a", b"b":
         write(sys.argv[1], letter * 20_000_000)
 """
     for _ in range(3):
-        process = run_script(script, path)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        deadline = time.monotonic() + 30
-        while not any(tmp_path.glob(".*.draft")) and time.monotonic() < deadline:
-            pass
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        writer = runs.start(str(path), code=WRITE + script)
+        own = f".*-{writer.process.pid}-*.draft"
+        writer.wait_for(partial(is_there, tmp_path, own))
+        runs.kill()
+        writer.end()
         if path.exists():
             assert path.read_bytes() in {b"a" * 20_000_000, b"b" * 20_000_000}
         # A draft may be left behind, and no reader takes it for a file.

@@ -28,7 +28,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from experiments.benchmarks.killing import Run, checkpoints, leftovers, newest, tables
+from ssl_runner.testing.processes import Runs, newest
+from ssl_runner.testing.tables import checkpoints, leftovers, tables
 
 TRAIN = (
     *("--subset", "300", "--label-fraction", "0.2", "--method", "freematch", "--epochs", "6"),
@@ -138,22 +139,20 @@ def say(what: str, outcome: Outcome) -> None:
     print(f"{what}: {outcome.lost} rows lost, {outcome.wrong} wrong", file=sys.stderr, flush=True)
 
 
-def kill_sweep(part: str, results: Path, whole: Path, temporary: Path, outcome: Outcome) -> None:
+def kill_sweep(part: str, results: Path, whole: Path, runs: Runs, outcome: Outcome) -> None:
     """Kill one part of a sweep, and give the same command again."""
     name, flags = PARTS[part]
     arguments = (*SWEEP, *flags, "--results", str(results))
-    run = Run(*arguments, temporary=temporary)
+    run = runs.start(*arguments)
     rows = results / "trials"
     run.wait_for(lambda: bool(list(rows.glob("*.parquet")) and checkpoints(results)))
-    assert run.kill(name)
+    assert runs.kill(name)
     started = time.monotonic()
     if part not in RESTARTED:
         time.sleep(1)
-        run.kill()
+        runs.kill()
     run.end()
-    again = Run(*arguments, temporary=temporary)
-    output = again.end()
-    assert again.process.returncode == 0, output
+    runs.start(*arguments).succeed()
     outcome.kills += 1
     outcome.seconds.append(time.monotonic() - started)
     outcome.compare(results, whole)
@@ -173,29 +172,25 @@ def main() -> None:
         table.add_column(heading)
 
     outcomes: dict[str, Outcome] = {}
-    with tempfile.TemporaryDirectory(prefix="k", dir="/tmp") as name:
+    with tempfile.TemporaryDirectory() as name, Runs() as runs:
         folder = Path(name)
         if options.kills:
             moments = "a training without Ray, at random moments"
             outcomes[moments] = kill_trainings(context, options.kills, folder / "train")
-        temporary = folder / "t"
-        temporary.mkdir()
         wholes: dict[tuple[str, ...], Path] = {}
         for part in options.parts:
             _, flags = PARTS[part]
             if flags not in wholes:
                 whole = wholes[flags] = folder / f"whole-{len(wholes)}"
-                run = Run(*SWEEP, *flags, "--results", str(whole), temporary=temporary)
-                output = run.end()
-                assert run.process.returncode == 0, output
+                runs.start(*SWEEP, *flags, "--results", str(whole)).succeed()
             kind = "two workers a trial" if flags == TWO else "a sweep"
             outcome = outcomes[f"{kind}: {part}"] = Outcome()
             for _ in range(options.rounds):
                 results = folder / "killed"
-                kill_sweep(part, results, wholes[flags], temporary, outcome)
+                kill_sweep(part, results, wholes[flags], runs, outcome)
                 shutil.rmtree(results)
                 say(f"{outcome.kills} kills of {part}", outcome)
-        assert run.is_gone()
+        assert runs.are_gone()
     for what, outcome in outcomes.items():
         seconds = f"{statistics.median(outcome.seconds):.1f}" if outcome.seconds else "–"
         table.add_row(what, str(outcome.kills), str(outcome.lost), str(outcome.wrong), seconds)

@@ -2,79 +2,32 @@
 
 | file | what lives there |
 |---|---|
+| `settings.py` | which data, and which of its labels are kept |
+| `load.py` | a data set by name or import path |
 | `arrays.py` | what a data set is: `ImageArrays`, `ImageDataset` and its digest |
 | `fashion_mnist.py` | where Fashion-MNIST is looked for, how its files are checked and read |
 | `fetch.py` | the two ways to download it |
-| `cache.py` | the cache folder, and its lock |
+| `picture.py` | a grid of images with their class names |
 """
 
-import inspect
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ssl_runner.config import did_you_mean
-from ssl_runner.datasets.arrays import DataError, ImageArrays, ImageDataset, digest_of
-from ssl_runner.datasets.fashion_mnist import load_fashion_mnist
-from ssl_runner.imports import import_by_path
+from ssl_runner.lazy import lazy_names
 
-__all__ = ["DataError", "ImageArrays", "ImageDataset", "digest_of", "load_dataset"]
+if TYPE_CHECKING:
+    from ssl_runner.datasets.arrays import ImageArrays as ImageArrays
+    from ssl_runner.datasets.arrays import ImageDataset as ImageDataset
+    from ssl_runner.datasets.arrays import digest_of as digest_of
+    from ssl_runner.datasets.load import DataError as DataError
+    from ssl_runner.datasets.load import load_dataset as load_dataset
 
-_LOADERS = {"fashion_mnist": load_fashion_mnist}
-
-
-def load_dataset(
-    name: str,
-    data_dir: Path | None = None,
-    say: Callable[[str], None] = print,
-    *,
-    fetch: bool = True,
-) -> ImageDataset:
-    """A data set by name, or one's own by import path.
-
-    Args:
-        name: `fashion_mnist`, or `package.module:function`, a function without arguments that
-            returns an `ImageDataset`.
-        data_dir: The folder with a named data set's files. None: the folder in SSL_RUNNER_DATA, or
-            else wherever it can be found or fetched.
-        say: Is given the lines meant for the person: where the data came from.
-        fetch: Whether a named data set that is not on this machine may be downloaded.
-
-    Raises:
-        ValueError: If there is no such data set.
-        DataError: If its data can't be had: what was wrong, and what helps.
-    """
-    if ":" in name:
-        if data_dir is not None:
-            raise ValueError(
-                f"data_dir must be left out for {name!r}, which reads its own data, got {data_dir}."
-            )
-        return _own_dataset(name)
-    if name not in _LOADERS:
-        raise ValueError(
-            "the data set must be a known name or an import path package.module:function, "
-            f"got {name!r}. {did_you_mean(name, tuple(_LOADERS))}"
-        )
-    return _LOADERS[name](data_dir, say, fetch)
-
-
-def _own_dataset(path: str) -> ImageDataset:
-    """What the function at an import path returns. Errors raised inside it travel on."""
-    try:
-        function = import_by_path(path, "data set")
-    except ImportError as error:  # one without a module's name, such as "cannot import name"
-        raise DataError(f"data set {path!r} can't be imported: {error}.") from error
-    except ValueError as error:
-        raise DataError(str(error)) from None
-    try:
-        inspect.signature(function).bind()
-    except TypeError as error:
-        raise DataError(
-            f"data set {path!r} must be a function that needs no arguments ({error})."
-        ) from None
-    dataset = function()
-    if not isinstance(dataset, ImageDataset):
-        raise DataError(
-            f"data set {path!r} must return an ssl_runner.datasets.ImageDataset, "
-            f"got {type(dataset).__name__}."
-        )
-    return dataset
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "DataError": "load",
+        "ImageArrays": "arrays",
+        "ImageDataset": "arrays",
+        "digest_of": "arrays",
+        "load_dataset": "load",
+    },
+)

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from ssl_runner.command import Parser, run_main
+from ssl_runner.errors import InputError
 
 GRID = 3
 """Rows and columns of the picture."""
@@ -25,13 +26,14 @@ def main() -> int:
     import numpy as np
     from rich.table import Table
 
-    from ssl_runner.config import TrialConfig
     from ssl_runner.datasets import load_dataset
     from ssl_runner.datasets.picture import draw_grid
+    from ssl_runner.datasets.settings import DataSettings
     from ssl_runner.report.terminal import wide_console
     from ssl_runner.split import split_labels
 
-    fraction = TrialConfig(label_fraction=options.label_fraction, seed=options.seed).label_fraction
+    settings = DataSettings(label_fraction=options.label_fraction, split_seed=options.seed)
+    fraction = settings.label_fraction
     dataset = load_dataset(options.dataset, options.data_dir)
     train, test = dataset.train, dataset.test
     labeled = split_labels(train.labels, fraction, options.seed)
@@ -55,7 +57,7 @@ def main() -> int:
     try:
         draw_grid(train.images[chosen], names, GRID).save(options.picture)
     except (OSError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"--picture must be a picture file that can be written, got {str(options.picture)!r} "
             f"({str(error).splitlines()[0]}). Try images.png."
         ) from None

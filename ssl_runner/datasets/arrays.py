@@ -7,22 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ssl_runner.errors import Described, require
+
 # N = images, C = channels, H and W = height and width, K = classes
 
 
-class DataError(ValueError):
-    """The data can't be had, for a reason that the person can do something about."""
-
-
-def _require(kept: bool, name: str, rule: str, value: object, fix: str) -> None:
-    if not kept:
-        raise ValueError(f"{name} must be {rule}, got {value}. {fix}")
-
-
-def _described(array: npt.NDArray[np.generic]) -> str:
+def _described(array: npt.NDArray[np.generic]) -> Described:
     # One's own data may come as anything, so nothing is taken for granted here.
     dtype, shape = getattr(array, "dtype", "unknown"), tuple(getattr(array, "shape", ()))
-    return f"{type(array).__name__} of {dtype}, shape {shape}"
+    return Described(f"{type(array).__name__} of {dtype}, shape {shape}")
 
 
 def _is_array(array: npt.NDArray[np.generic], dtype: type[np.generic], dimensions: int) -> bool:
@@ -34,7 +27,7 @@ class ImageArrays:
     """Images with their labels.
 
     Raises:
-        ValueError: If types, shapes and lengths don't fit together, or a label is no class.
+        InputError: If types, shapes and lengths don't fit together, or a label is no class.
     """
 
     images: npt.NDArray[np.uint8]  # (N, C, H, W), C-contiguous, 0 to 255
@@ -43,28 +36,28 @@ class ImageArrays:
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
-        _require(
+        require(
             _is_array(images, np.uint8, 4),
             "images",
             "a uint8 array of shape (N, C, H, W)",
             _described(images),
             "Grey images need a channel too: images[:, None].",
         )
-        _require(
+        require(
             images.flags.c_contiguous,
             "images",
             "C-contiguous",
-            f"strides {images.strides}",
+            Described(f"strides {images.strides}"),
             "Pass them through np.ascontiguousarray.",
         )
-        _require(
+        require(
             _is_array(labels, np.int64, 1),
             "labels",
             "an int64 array of shape (N,)",
             _described(labels),
             "Convert them with labels.astype(np.int64).",
         )
-        _require(
+        require(
             len(images) == len(labels),
             "labels",
             f"as many as the {len(images)} images",
@@ -73,11 +66,11 @@ class ImageArrays:
         )
         classes = len(self.class_names)
         strays = np.flatnonzero((labels < 0) | (labels >= classes))
-        _require(
+        require(
             len(strays) == 0,
             "labels",
             f"in [0, {classes}), one for each of class_names",
-            f"{labels[strays[0]]} for image {strays[0]}" if len(strays) else "",
+            Described(f"{labels[strays[0]]} for image {strays[0]}" if len(strays) else ""),
             "Is a class name missing, or do the labels start at 1?",
         )
 
@@ -90,7 +83,7 @@ class ImageDataset:
     """The two parts of a data set. Equal data have equal digests on every machine.
 
     Raises:
-        ValueError: If the two parts have different classes, or images of different shapes.
+        InputError: If the two parts have different classes, or images of different shapes.
     """
 
     name: str
@@ -100,14 +93,14 @@ class ImageDataset:
 
     def __post_init__(self) -> None:
         train, test = self.train, self.test
-        _require(
+        require(
             train.class_names == test.class_names,
             "class_names of test",
             f"those of train {train.class_names}",
             test.class_names,
             "Give both parts the same ones.",
         )
-        _require(
+        require(
             train.images.shape[1:] == test.images.shape[1:],
             "images of test",
             f"shaped as those of train {train.images.shape[1:]}",

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ssl_runner.cache import CacheError, alone_in, cache_folder
 from ssl_runner.datasets import fetch
-from ssl_runner.datasets.arrays import DataError, ImageArrays, ImageDataset
-from ssl_runner.datasets.cache import CacheError, alone_in, cache_folder
+from ssl_runner.datasets.arrays import ImageArrays, ImageDataset
+from ssl_runner.errors import DataError
 
 Say = Callable[[str], None]
 Files = dict[str, Path]  # where each of FILES is, unpacked or .gz

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 
-from ssl_runner.datasets.arrays import DataError
+from ssl_runner.errors import DataError
 
 PROBE_SECONDS = 5.0  # a host that is there answers a HEAD request well within this
 STALL_SECONDS = 20  # a download that brings nothing for so long has failed

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from ssl_runner.command import Parser, run_main
+from ssl_runner.errors import InputError
 from ssl_runner.report.terminal import print_as, print_extrapolation, watch, wide_console
 
 
@@ -23,22 +24,35 @@ def main() -> int:
     )
     parser.add_argument("--labels", type=int, help="extrapolate: test accuracy at so many labels")
     parser.add_argument("--method", default="pass", help="whose label curve is extrapolated")
+    parser.add_argument(
+        "--all-versions",
+        action="store_true",
+        help="compare the trials of older data and source code too, each for itself",
+    )
     parser.add_argument("--watch", action="store_true", help="follow a sweep until it ends")
     parser.add_argument("--page", type=Path, help="write the page to this HTML file")
     parser.add_argument("--figures", type=Path, help="write every chart to this folder, SVG and PNG")
     parser.add_argument("--svg", type=Path, help="write what is printed to this file too, as a picture")
     options = parser.parse_known(sys.argv[1:])
-    from ssl_runner.results import ResultsFolder
+    from ssl_runner.results import ResultsFolder, newest
 
     results = ResultsFolder(options.results)
     if options.watch:
         watch(results, options.sweep, wide_console())
     trials = results.trials(options.sweep)
     if trials.empty:
-        raise ValueError(
+        raise InputError(
             f"there must be a finished trial to compare, got none in {options.results!r}"
             f"{f' of sweep {options.sweep!r}' if options.sweep else ''}. Run ssl_runner.tune first."
         )
+    if not options.all_versions:
+        count, trials = len(trials), newest(trials)
+        if older := count - len(trials):
+            print(
+                f"{older} of {count} trials are left out: their data or source code has changed since "
+                "(--all-versions shows them)",
+                file=sys.stderr,
+            )
     console = wide_console(record=options.svg is not None)
     print_as(options.format, trials, console, options.baseline)
     if options.target is not None or options.labels is not None:
@@ -60,7 +74,7 @@ def main() -> int:
                 save_figures(trials, epochs, options.figures)
     except OSError as error:
         place = getattr(options, flag.removeprefix("--"))
-        raise ValueError(
+        raise InputError(
             f"{flag} must be a place that can be written, got {str(place)!r} ({error.strerror}). "
             "Choose another."
         ) from None

@@ -6,8 +6,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from ssl_runner.metrics import METRICS
 from ssl_runner.report import words
-from ssl_runner.results import EPOCHS
 
 # Okabe and Ito's colours, told apart by colour-blind readers too, without their black and their
 # yellow, which vanish on a dark or a light page; more configurations get dashes besides.
@@ -15,19 +15,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#9
 DASHES = ((1, 0), (6, 3), (2, 2), (8, 2, 2, 2))
 
 MOST_CURVES = len(COLOURS) * len(DASHES)
-"""Configurations that learning curves are drawn of, at the most."""
-
-# What is drawn over the epochs, if it is there: column, title, and whether it is a share.
-_CURVES = (
-    ("train_loss", "Training loss", False),
-    ("validation_loss", "Validation loss", False),
-    ("train_accuracy", "Training accuracy", True),
-    ("validation_accuracy", "Validation accuracy", True),
-    ("unlabeled_loss", "Unlabeled loss", False),
-    ("confidence", "Confidence of the targets", True),
-    ("accepted_share", "Share of pseudo-labels accepted", True),
-    ("pseudo_accuracy", "Accuracy of the accepted", True),
-)
+"""Configurations that learning curves are drawn of, at most."""
 
 _WIDTH, _HEIGHT = 380, 240
 
@@ -74,8 +62,10 @@ def learning_curves(epochs: pd.DataFrame, configurations: Sequence[str]) -> dict
         A chart for each column that holds something; its parameter `shown` lists what it shows.
     """
     charts = {}
-    for column, title, is_share in _CURVES:
-        assert column in EPOCHS.names
+    for metric in METRICS:
+        column, title, is_share = metric.name, metric.title, metric.is_share
+        if not title:
+            continue
         rows = epochs[epochs["configuration"].isin(configurations)].dropna(subset=column)
         if rows.empty:
             continue

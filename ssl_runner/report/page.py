@@ -1,14 +1,14 @@
 """The comparison as one page that needs no network, and as picture files."""
 
 import base64
-import dataclasses
+import contextlib
 import functools
 import io
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +16,21 @@ import numpy as np
 import pandas as pd
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from pyarrow import fs
 
-from ssl_runner.config import AXES, SweepConfig, TrialConfig
+from ssl_runner.cache import cache_folder
 from ssl_runner.datasets import ImageDataset, load_dataset
 from ssl_runner.datasets.picture import pixels_of
-from ssl_runner.hyperparameters import HYPERPARAMETERS, defaults
+from ssl_runner.errors import InputError
+from ssl_runner.metrics import COMPARED
 from ssl_runner.report import charts, words
+from ssl_runner.report.rerun import command_of, value_text
 from ssl_runner.results import compare, label_curve
-from ssl_runner.results.schema import SETTINGS
+from ssl_runner.results.schema import SETTING_COLUMNS
+from ssl_runner.storage import write_whole
 
 MOST_ROWS = 500
-"""Rows of each of the page's tables, at the most."""
-
-_HEADINGS = {
-    "train_loss": "train loss",
-    "train_accuracy": "train acc",
-    "validation_loss": "val loss",
-    "validation_accuracy": "val acc",
-    "test_loss": "test loss",
-    "test_accuracy": "test acc",
-}
+"""Rows of each of the page's tables, at most."""
 
 _IMAGES_OF_A_CLASS, _MOST_IMAGES = 2, 24
 
@@ -93,7 +88,7 @@ def find_dataset(trials: pd.DataFrame) -> ImageDataset | None:
         return None
     try:
         return load_dataset(name, say=lambda line: None, fetch=False)
-    except ValueError:
+    except InputError:
         return None
 
 
@@ -134,7 +129,7 @@ def render_page(
         script=_script(),
         charts=made,
         headings=[
-            *("configuration", "labels", *_HEADINGS.values()),
+            *("configuration", "labels", *COMPARED.values()),
             *(f"to {name}" for name in references),
             *("steps", "seconds", "n"),
         ],
@@ -163,9 +158,18 @@ def render_page(
 
 @functools.cache
 def _script() -> str:
-    """Vega, Vega-Lite and vega-embed in one; no `</script` in it may end its element."""
+    """Vega, Vega-Lite and vega-embed in one; no `</script` in it may end its element.
+
+    They are put together once per machine, which takes seconds, and kept in the cache.
+    """
+    kept = cache_folder("page") / f"vega-{version('vl-convert-python')}.js"
+    with contextlib.suppress(OSError):
+        return kept.read_text(encoding="utf-8")
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]
-    return bundle.replace("</script", "<\\/script")
+    script = bundle.replace("</script", "<\\/script")
+    with contextlib.suppress(OSError):
+        write_whole(fs.LocalFileSystem(), str(kept), script.encode())
+    return script
 
 
 def _cells(
@@ -173,7 +177,7 @@ def _cells(
 ) -> list[tuple[float, str, bool]]:
     """Each cell of a row: what it is sorted by, its text, and whether it is the best of its column."""
     cells = [(float(row["labeled_images"]), f"{row['labeled_images']:,.0f}", False)]
-    for name in _HEADINGS:
+    for name in COMPARED:
         best = words.is_best(compared, row, name)
         cells.append((float(row[f"{name}_mean"]), words.with_spread(row, name), best))
     for name in references:
@@ -194,7 +198,7 @@ def _pictures(dataset: ImageDataset, done: pd.DataFrame) -> tuple[list[Picture],
         for place in np.flatnonzero(train.labels == k)[:_IMAGES_OF_A_CLASS]
     ]
     images = [_picture(train.images[n], names[train.labels[n]]) for n in places[:_MOST_IMAGES]]
-    mistakes = [] if done.empty else _best(done)["mistakes"]
+    mistakes = [] if done.empty else _best(done)["misclassified"]
     return images, [
         _picture(test.images[n], f"{names[test.labels[n]]}, taken for {names[taken]}")
         for n, taken in (() if mistakes is None else mistakes)
@@ -207,59 +211,11 @@ def _picture(image_CHW: np.ndarray, text: str) -> Picture:
     return Picture(f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}", text)
 
 
-def command_of(rows: pd.DataFrame) -> str:
-    """The command that runs the trials of a sweep, read off its rows."""
-    arguments = ["--name", str(rows["sweep"].iloc[0])]
-    for question in rows["question"].dropna().head(1):
-        arguments += ["--question", str(question)]
-    arguments += [
-        "--configs",
-        *(name for name in ("full", "partial") if (rows["config"] == name).any()),
-    ]
-    partial = rows[rows["config"] == "partial"]
-    for axis, single in AXES.items():
-        among = partial if single in ("label_fraction", "method") and len(partial) else rows
-        values = list(dict.fromkeys(among[single].sort_values().tolist()))
-        default = [*(getattr(SweepConfig(), axis) or ())]
-        if axis == "split_seeds" and (rows["seed"] == rows["split_seed"]).all():
-            continue
-        if values != default and not (single == "label_fraction" and partial.empty):
-            arguments += [f"--{axis.replace('_', '-')}", *(_text(value) for value in values)]
-    for field in dataclasses.fields(TrialConfig):
-        if field.name in AXES.values():
-            continue
-        taken = _taken(rows, field.name)
-        if len(set(taken)) == 1 and taken[0] != field.default:
-            arguments += [f"--{field.name.replace('_', '-')}", _text(taken[0])]
-    return "python -m ssl_runner.tune " + shlex.join(arguments)
-
-
-def _taken(rows: pd.DataFrame, name: str) -> list[Any]:
-    """The values that a setting was given: not those that a method brings along."""
-    values = []
-    for method, value in zip(rows["method"], rows[name], strict=True):
-        if pd.isna(value):
-            continue
-        own = defaults(method).get(name, 1 if name == "mu" else None)
-        if name in HYPERPARAMETERS and value == own:
-            continue
-        if name == "order" and method != "pass":
-            continue
-        values.append(value)
-    return values
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
-
-
 def _settings(trials: pd.DataFrame) -> dict[str, str]:
     """The settings of the trials, those that vary first, each with its values; null ones left out."""
     varied: dict[str, str] = {}
     constant: dict[str, str] = {}
-    for name in SETTINGS:
+    for name in SETTING_COLUMNS:
         values = trials[name].dropna().sort_values().unique()
         if len(values):
             is_varied = trials[name].nunique(dropna=False) > 1
@@ -270,7 +226,7 @@ def _settings(trials: pd.DataFrame) -> dict[str, str]:
 def _several(values: Sequence[Any]) -> str:
     """Values in a line, the first of very many."""
     more = f" and {len(values) - 12} more" if len(values) > 12 else ""
-    return ", ".join(_text(value) for value in values[:12]) + more or "–"
+    return ", ".join(value_text(value) for value in values[:12]) + more or "–"
 
 
 def _facts(trials: pd.DataFrame) -> dict[str, str]:

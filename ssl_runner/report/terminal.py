@@ -11,6 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ssl_runner.errors import InputError
+from ssl_runner.metrics import COMPARED
 from ssl_runner.report import words
 
 # pandas takes half a second to import, which --help and a refused flag can do without.
@@ -52,7 +54,7 @@ def comparison_table(
     for name in keys:
         table.add_column(name.replace("_", "\n"), no_wrap=True, overflow="ignore")
     for heading in (
-        *("labels", "train loss", "train acc", "val loss", "val acc", "test acc"),
+        *("labels", *(heading for name, heading in COMPARED.items() if name != "test_loss")),
         *(f"to {name}" for name in references),
         *("steps", "seconds", "n"),
     ):
@@ -63,7 +65,7 @@ def comparison_table(
             f"{row['labeled_images']:,.0f}",
             *(
                 words.with_spread(row, name) + ("*" if words.is_best(compared, row, name) else "")
-                for name in words.RANKED
+                for name in COMPARED
                 if name != "test_loss"
             ),
             *(words.difference(row, name) for name in references),
@@ -151,12 +153,12 @@ def print_extrapolation(
     """Print what the label curve says of a target accuracy, or of a number of labels.
 
     Raises:
-        ValueError: If the trials cannot carry it.
+        InputError: If the trials cannot carry it.
     """
     from ssl_runner.results import LabelCurve
 
     if labels is not None and labels < 1:
-        raise ValueError(f"--labels must be at least 1, got {labels}. Try 10000.")
+        raise InputError(f"--labels must be at least 1, got {labels}. Try 10000.")
     curve = LabelCurve.fit(trials, method)
     a, b, c = curve.best
     lines = [
@@ -189,8 +191,9 @@ def watch(results: "ResultsFolder", sweep: str | None, console: Console, seconds
                 if not console.is_terminal:
                     console.print(f"{row['trial_id']}: {row['status']}", highlight=False)
             lines = [
-                f"{trial_id}: under way, {epochs} epochs and {steps:,} steps at its last checkpoint"
-                for trial_id, (epochs, steps) in results.under_way(sweep).items()
+                f"{trial_id}: running, {last.epochs} epochs and {last.steps:,} steps at its last "
+                "checkpoint"
+                for trial_id, last in results.under_way(sweep).items()
             ]
             table = [comparison_table(trials)] if (trials["status"] == "finished").any() else []
             live.update(Group(*table, Text("\n".join(lines))))

@@ -4,22 +4,14 @@ import math
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ssl_runner.metrics import is_share
+
 # pandas takes half a second to import, which --help and a refused flag can do without.
 if TYPE_CHECKING:
     import pandas as pd
 
 QUESTION = "how far do the labels go?"
 """What a sweep asks that does not say what it asks."""
-
-RANKED = {
-    "train_loss": False,
-    "train_accuracy": True,
-    "validation_loss": False,
-    "validation_accuracy": True,
-    "test_loss": False,
-    "test_accuracy": True,
-}
-"""The compared figures, and whether they are shares, of which more is better."""
 
 Row = Mapping[Hashable, Any]
 """A row of `results.compare`."""
@@ -89,7 +81,7 @@ def _is_reference(row: Row, baseline: str) -> bool:
 def is_best(compared: "pd.DataFrame", row: Row, name: str) -> bool:
     """Whether a row has the best of several means: the lowest loss, the highest accuracy."""
     means = compared[f"{name}_mean"]
-    best = means.max() if RANKED[name] else means.min()
+    best = means.max() if is_share(name) else means.min()
     return bool(means.nunique() > 1 and row[f"{name}_mean"] == best)
 
 
@@ -98,7 +90,7 @@ def with_spread(row: Row, name: str) -> str:
     mean, spread = row[f"{name}_mean"], row[f"{name}_spread"]
     if math.isnan(mean):
         return "–"
-    scale, digits = (100, 2) if RANKED[name] else (1, 3)
+    scale, digits = (100, 2) if is_share(name) else (1, 3)
     text = f"{mean * scale:.{digits}f}"
     return text if math.isnan(spread) else f"{text} ± {spread * scale:.{digits}f}"
 

@@ -3,7 +3,8 @@
 from ssl_runner.results.compare import compare, label_curve
 from ssl_runner.results.extrapolate import LabelCurve
 from ssl_runner.results.folder import ResultsFolder, load_epochs, load_trials
-from ssl_runner.results.schema import EPOCHS, SCHEMA_VERSION, TRIALS, settings_columns
+from ssl_runner.results.matching import newest
+from ssl_runner.results.schema import EPOCHS, SCHEMA_VERSION, TRIALS, identity_columns
 
 __all__ = [
     "EPOCHS",
@@ -12,8 +13,9 @@ __all__ = [
     "LabelCurve",
     "ResultsFolder",
     "compare",
+    "identity_columns",
     "label_curve",
     "load_epochs",
     "load_trials",
-    "settings_columns",
+    "newest",
 ]

@@ -4,26 +4,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from scipy.special import stdtrit
 
-from ssl_runner.hyperparameters import HYPERPARAMETERS, METHODS
-from ssl_runner.results.schema import SETTINGS
+from ssl_runner.errors import InputError
+from ssl_runner.methods.settings import HYPERPARAMETERS, METHODS
+from ssl_runner.metrics import COMPARED
+from ssl_runner.results.schema import SETTING_COLUMNS
 
 CONFIDENCE = 0.95
 """Of the intervals around the differences."""
 
-_COMPARED = (
-    "train_loss",
-    "train_accuracy",
-    "validation_loss",
-    "validation_accuracy",
-    "test_loss",
-    "test_accuracy",
-)
 _TOTALS = ("steps", "images", "train_seconds", "seconds")
 _ALWAYS = ("model", "config", "label_fraction", "method")
 _SEEDS = ("seed", "split_seed")
 # What a method brings with it: of interest only where it varies among trials of the same method.
+_VERSION = ("data_digest", "sources")
 _OF_METHOD = (*HYPERPARAMETERS, "order")
 
 
@@ -46,18 +40,18 @@ def compare(trials: pd.DataFrame, baselines: Sequence[str] = ("full", "pass")) -
         with). Means of steps, images and seconds. `n`: the number of trials.
 
     Raises:
-        ValueError: If a baseline is neither full nor `pass` nor a method of the trials.
+        InputError: If a baseline is neither full nor `pass` nor a method of the trials.
     """
     known = ["full", *dict.fromkeys(["pass", *trials["method"]])]
     for name in baselines:
         if name not in known:
-            raise ValueError(
+            raise InputError(
                 f"the baseline must be one of {', '.join(known)}, got {name!r}. "
                 "It is full, or a method of these trials."
             )
     done = trials[trials["status"] == "finished"]
     varying = _varying(done)
-    shared = [name for name in varying if name not in HYPERPARAMETERS]
+    shared = [name for name in varying if name not in (*HYPERPARAMETERS, "sources")]
     same_labels = ["model", "label_fraction", *_SEEDS, *(set(shared) - {"order"})]
     for name in baselines:
         is_full = name == "full"
@@ -65,7 +59,7 @@ def compare(trials: pd.DataFrame, baselines: Sequence[str] = ("full", "pass")) -
         keys = ["model", "seed", *shared] if is_full else same_labels
         done = _paired(done, reference, keys, f"to_{name}")
     aggregates: dict[str, Any] = {"labeled_images": ("labeled_images", "first")}
-    for name in (*_COMPARED, *(f"to_{baseline}" for baseline in baselines)):
+    for name in (*COMPARED, *(f"to_{baseline}" for baseline in baselines)):
         aggregates[f"{name}_mean"] = (name, "mean")
         aggregates[f"{name}_spread"] = (name, "std")
         if name.startswith("to_"):
@@ -81,11 +75,13 @@ def compare(trials: pd.DataFrame, baselines: Sequence[str] = ("full", "pass")) -
 
 
 def _varying(done: pd.DataFrame) -> list[str]:
-    """The settings that vary, but for those that every comparison names, and the seeds."""
-    within = done.groupby("method")
-    return [
+    """The settings that vary, but for those that every comparison names, and the seeds; and what
+    tells rows of the same settings apart, where older versions of their data or code are there."""
+    within, versions = done.groupby("method"), done.groupby(["sweep", "settings_id"])
+    varying = [name for name in _VERSION if (versions[name].nunique(dropna=False) > 1).any()]
+    return varying + [
         name
-        for name in ("sweep", *SETTINGS)
+        for name in ("sweep", *SETTING_COLUMNS)
         if name not in (*_ALWAYS, *_SEEDS)
         and (
             within[name].nunique(dropna=False).max() > 1
@@ -100,7 +96,8 @@ def _sort_key(column: pd.Series) -> pd.Series:
     if column.name == "label_fraction":
         return -column
     if column.name == "method":
-        return column.map(lambda name: (METHODS.index(name) if name in METHODS else len(METHODS), name))
+        known = list(METHODS)
+        return column.map(lambda name: (known.index(name) if name in known else len(known), name))
     return column
 
 
@@ -115,10 +112,11 @@ def _paired(done: pd.DataFrame, is_reference: pd.Series, keys: list[str], name: 
 
 def _add_interval(table: pd.DataFrame, name: str) -> None:
     """The confidence interval of a mean difference; its count is taken away."""
+    from scipy.special import stdtrit  # a trial's process has no use for it
+
     pairs = table.pop(f"{name}_n")
-    t = stdtrit(
-        (pairs - 1).clip(lower=1), (1 + CONFIDENCE) / 2
-    )  # Student's t; scipy.stats loads slowly
+    # Student's t; scipy.stats loads slowly.
+    t = stdtrit((pairs - 1).clip(lower=1), (1 + CONFIDENCE) / 2)
     half = (t * table[f"{name}_spread"] / pairs.clip(lower=1) ** 0.5).where(pairs > 1)
     place = int(table.columns.get_loc(f"{name}_spread")) + 1  # type: ignore[arg-type]
     table.insert(place, f"{name}_low", table[f"{name}_mean"] - half)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ssl_runner.errors import InputError
+
 FEWEST = 4
 """Numbers of labeled images that a curve needs at least: it has three parameters."""
 
@@ -56,18 +58,18 @@ class LabelCurve:
             method: The method of the partial trials; full belongs to every method.
 
         Raises:
-            ValueError: If the rows cannot carry it.
+            InputError: If the rows cannot carry it.
         """
         done = trials[trials["status"] == "finished"]
         done = done[(done["method"] == method) | (done["config"] == "full")]
         models = sorted(set(done["model"]))
         if len(models) > 1:
-            raise ValueError(
+            raise InputError(
                 f"a label curve must be of one model, got {', '.join(models)}. Name a sweep with one."
             )
         labels = tuple(sorted(set(done["labeled_images"].astype(int))))
         if len(labels) < FEWEST:
-            raise ValueError(
+            raise InputError(
                 f"a label curve must have {FEWEST} numbers of labels or more, got {len(labels)} with "
                 f"method {method}. Run more --label-fractions."
             )
@@ -83,7 +85,7 @@ class LabelCurve:
         except (RuntimeError, OptimizeWarning):
             covariance = np.full((3, 3), np.inf)
         if not np.isfinite(covariance).all():
-            raise ValueError(
+            raise InputError(
                 "a label curve must rise and flatten, and no such curve fits these trials. Run more "
                 "--label-fractions or --seeds."
             )
@@ -100,11 +102,11 @@ class LabelCurve:
         """The number of labeled images for a test accuracy.
 
         Raises:
-            ValueError: If the target lies above what the curve can reach, or within its uncertainty.
+            InputError: If the target lies above what the curve can reach, or within its uncertainty.
         """
         lowest = float(np.percentile(self.draws_D3[:, 0], _INTERVAL[0]))
         if not 0 < target < lowest:
-            raise ValueError(
+            raise InputError(
                 f"--target must be in (0, {lowest:.4f}), below the interval of what the curve tends "
                 f"to, got {target:g}. These trials cannot say how many labels that takes."
             )

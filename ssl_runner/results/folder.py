@@ -4,18 +4,23 @@ import contextlib
 import io
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from pyarrow.fs import FileSelector
 
+from ssl_runner.checkpoint_name import SUFFIX, CheckpointName
+from ssl_runner.config import FIELDS
+from ssl_runner.errors import InputError
+from ssl_runner.results.matching import KnownTrial, known_trial, settings_id_of, sources_of
 from ssl_runner.results.reading import read_files
-from ssl_runner.results.schema import EPOCHS, IDENTITY, SCHEMA_VERSION, TRIALS
+from ssl_runner.results.schema import EPOCHS, IDENTITY, RENAMED, SCHEMA_VERSION, TRIALS
 from ssl_runner.storage import (
     is_local,
     list_files,
@@ -33,7 +38,7 @@ class ResultsFolder:
         location: The folder: a local path, `s3://…`, `gs://…` or a directory that all nodes share.
 
     Raises:
-        ValueError: If the location is of no known kind.
+        InputError: If the location is of no known kind.
     """
 
     def __init__(self, location: str) -> None:
@@ -59,11 +64,11 @@ class ResultsFolder:
             write_whole(self.filesystem, f"{self.root}/{folder}/{name}", buffer.getvalue())
 
     @contextlib.contextmanager
-    def alone(self, sweep: str) -> Iterator[None]:
+    def lock_sweep(self, sweep: str) -> Iterator[None]:
         """Keep other processes from running the same sweep in this folder, where it is a local one.
 
         Raises:
-            ValueError: If one does.
+            InputError: If one does.
         """
         if not is_local(self.filesystem):
             yield
@@ -73,7 +78,7 @@ class ResultsFolder:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise ValueError(
+            raise InputError(
                 f"--name must be of a sweep that no other process runs in {self.location}, got "
                 f"{sweep!r}. Wait for the other one, or give this one a name or a folder of its own."
             ) from None
@@ -92,31 +97,30 @@ class ResultsFolder:
                 return True
         return False
 
-    def under_way(self, sweep: str | None) -> dict[str, tuple[int, int]]:
-        """Epochs and steps of each unfinished trial at its last checkpoint, by its id."""
+    def under_way(self, sweep: str | None) -> dict[str, CheckpointName]:
+        """The last checkpoint of each unfinished trial, by its id."""
         found = {}
         folder = f"{self.root}/checkpoints"
         for info in self.filesystem.get_file_info(FileSelector(folder, allow_not_found=True)):
             of_sweep, _, trial_id = info.base_name.rpartition("--")
-            names = list_files(self.filesystem, info.path, ".pt")
-            if names and sweep in (None, of_sweep):
-                epochs, steps, _ = names[-1].split("-")
-                found[trial_id] = int(epochs), int(steps)
+            names = list_files(self.filesystem, info.path, SUFFIX)
+            if names and sweep in (None, of_sweep) and (last := CheckpointName.parse(names[-1])):
+                found[trial_id] = last
         return found
 
-    def remove_leftovers(self, sweep: str, statuses: Mapping[str, str]) -> None:
+    def remove_leftovers(self, sweep: str, trial_ids: Container[str]) -> None:
         """Remove what processes that were killed left: half-written files, and checkpoints of trials
         that have their row.
 
         Args:
             sweep: The sweep, which nobody else may be running.
-            statuses: Those of its trials that have a row.
+            trial_ids: Those of its trials that have a row.
         """
         folders = [self.root, f"{self.root}/trials", f"{self.root}/epochs"]
         selector = FileSelector(f"{self.root}/checkpoints", allow_not_found=True)
         for info in self.filesystem.get_file_info(selector):
             of_sweep, _, trial_id = info.base_name.rpartition("--")
-            if of_sweep == sweep and trial_id in statuses:
+            if of_sweep == sweep and trial_id in trial_ids:
                 self.filesystem.delete_dir(info.path)
             else:
                 folders.append(info.path)
@@ -132,41 +136,42 @@ class ResultsFolder:
         return row
 
     def _read(self, path: str, columns: list[str]) -> list[dict[str, Any]]:
-        """Some columns of a file of trials, row by row.
+        """Some columns of a file of trials, row by row; None for those that an older version lacks.
 
         Raises:
-            ValueError: If it is no such file.
+            InputError: If it is no such file.
         """
         content = read_whole(self.filesystem, path)
         try:
             # Not read_table: it reads in threads, which a program that ends at once trips over.
             file = pq.ParquetFile(pa.BufferReader(content))
-            rows: list[dict[str, Any]] = file.read(columns=columns, use_threads=False).to_pylist()
+            there = [name for name in columns if name in file.schema_arrow.names]
+            rows: list[dict[str, Any]] = file.read(columns=there, use_threads=False).to_pylist()
         except (pa.ArrowException, OSError, ValueError) as error:
             raise _unreadable(path, str(error)) from None
-        if not all(row.keys() == set(columns) for row in rows):
-            raise _unreadable(path, f"it lacks {', '.join(columns)}")
-        return rows
+        if lacking := {"trial_id", "status"} & set(columns) - set(there):
+            raise _unreadable(path, f"it lacks {', '.join(sorted(lacking))}")
+        return [dict.fromkeys(columns) | row for row in rows]
 
-    def statuses(self, sweep: str) -> dict[str, str]:
-        """Status of every trial of a sweep that has a row, by its id.
+    def known(self, sweep: str) -> list[KnownTrial]:
+        """Every trial of a sweep that has a row.
 
         Raises:
-            ValueError: If a file is not one of ours; names it.
+            InputError: If a file is not one of ours; names it.
         """
-        found: dict[str, str] = {}
+        found = []
         for name in list_files(self.filesystem, f"{self.root}/trials", ".parquet"):
             if name.rpartition("--")[0] != sweep:  # the sweep's own name may hold a --
                 continue
-            rows = self._read(f"{self.root}/trials/{name}", ["trial_id", "status"])
-            found |= {row["trial_id"]: row["status"] for row in rows}
+            for row in self._read(f"{self.root}/trials/{name}", list(_KNOWN)):
+                found.append(known_trial(row))
         return found
 
     def check_writable(self) -> None:
         """Make the folder, and a file in it that is deleted at once.
 
         Raises:
-            ValueError: If that can't be done; names the folder and the fix.
+            InputError: If that can't be done; names the folder and the fix.
         """
         path = f"{self.root}/.writable-{uuid.uuid4().hex}"
         try:
@@ -174,7 +179,7 @@ class ResultsFolder:
             self.filesystem.delete_file(path)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
-            raise ValueError(
+            raise InputError(
                 f"--results must be a folder that can be written, got {self.location!r} ({reason}). "
                 "Choose another, or change its permissions."
             ) from None
@@ -198,11 +203,11 @@ class ResultsFolder:
                 Path(self.root, "checkpoints").rmdir()
 
     def trials(self, sweep: str | None = None) -> pd.DataFrame:
-        """The rows of one sweep's trials, or of all. Raises ValueError over a file not of ours."""
+        """The rows of one sweep's trials, or of all. Raises InputError over a file not of ours."""
         return self._load("trials", TRIALS, sweep)
 
     def epochs(self, sweep: str | None = None) -> pd.DataFrame:
-        """The rows of one sweep's epochs, or of all. Raises ValueError over a file not of ours."""
+        """The rows of one sweep's epochs, or of all. Raises InputError over a file not of ours."""
         return self._load("epochs", EPOCHS, sweep)
 
     def _load(self, folder: str, schema: pa.Schema, sweep: str | None) -> pd.DataFrame:
@@ -210,6 +215,10 @@ class ResultsFolder:
         names = list_files(self.filesystem, path, ".parquet")
         table = self._table(path, names, schema) if names else schema.empty_table()
         frame: pd.DataFrame = table.to_pandas()
+        if folder == "trials" and (old := frame["settings_id"].isna()).any():
+            rows = table.select([*FIELDS]).filter(pa.array(old)).to_pylist()
+            frame.loc[old, "settings_id"] = [settings_id_of(row) for row in rows]
+            frame.loc[old, "sources"] = [sources_of(row) for row in rows]
         return (
             frame
             if sweep is None
@@ -218,6 +227,10 @@ class ResultsFolder:
 
     def _table(self, folder: str, names: list[str], schema: pa.Schema) -> pa.Table:
         """Files of one schema, or of an older version of it, as one table."""
+        older = [
+            pa.field(old, schema.field(new).type) for old, new in RENAMED.items() if new in schema.names
+        ]
+        schema = pa.schema([*schema, *older])
         try:
             table = read_files(self.filesystem, folder, names, schema)
         except (pa.ArrowException, OSError, ValueError):
@@ -230,15 +243,24 @@ class ResultsFolder:
         versions = set(table["schema_version"].unique().to_pylist())
         if not versions <= set(range(1, SCHEMA_VERSION + 1)):
             strange = ", ".join(str(version) for version in versions - {1, SCHEMA_VERSION})
-            raise ValueError(
+            raise InputError(
                 f"{self.location}: the rows must be of version {SCHEMA_VERSION} or older, got "
                 f"{strange.replace('None', 'none')}. Read them with the release that wrote them."
             )
+        for field in older:
+            new = RENAMED[field.name]
+            both = [table[new], table[field.name]]
+            table = table.set_column(
+                table.schema.get_field_index(new), schema.field(new), pc.coalesce(*both)
+            ).drop_columns([field.name])
         return table
 
 
-def _unreadable(path: str, reason: str) -> ValueError:
-    return ValueError(
+_KNOWN = ("trial_id", "settings_id", "data_digest", "sources", "status", "ended_at", *FIELDS)
+
+
+def _unreadable(path: str, reason: str) -> InputError:
+    return InputError(
         f"{path}: not a file of this program's results ({reason.splitlines()[0][:200]}). "
         "Move it elsewhere; a trial without its row is run again."
     )

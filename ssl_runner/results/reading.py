@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from ssl_runner.datasets.cache import cache_folder
+from ssl_runner.cache import cache_folder
 from ssl_runner.storage import is_local, read_whole, write_whole
 
 MANY_FILES = 300

@@ -10,83 +10,98 @@ from rich.console import Console
 
 from ssl_runner.checkpoint import Checkpoints
 from ssl_runner.command import Command, parse, run_main
-from ssl_runner.config import TrialConfig
-from ssl_runner.datasets import load_dataset
+from ssl_runner.datasets import ImageDataset, load_dataset
+from ssl_runner.errors import InputError
+from ssl_runner.identity import Trial, identify
 from ssl_runner.report.terminal import print_comparison, wide_console
 from ssl_runner.results import ResultsFolder
-from ssl_runner.trial import Setting, failed_rows, git_commit, run_trial, time_limit
+from ssl_runner.results.matching import match
+from ssl_runner.time_limit import time_limit
+from ssl_runner.trial import RunContext, failed_rows, finish_trial, run_trial
+from ssl_runner.versions import git_commit
 
 
 def main() -> int:
     """Train one trial without Ray, and write its row."""
     command = parse("python -m ssl_runner.train", str(main.__doc__), sys.argv[1:], single=True)
     (config,) = command.sweep.trials()
-    if config.num_workers > 1:
-        raise ValueError(
-            f"--num-workers must be 1 without Ray, got {config.num_workers}. "
+    workers = config.compute.num_workers
+    if workers > 1:
+        raise InputError(
+            f"--num-workers must be 1 without Ray, got {workers}. "
             "Use python -m ssl_runner.tune for several."
         )
     console = wide_console()
-    console.print(f"trial {config.trial_id}: {config.label}", highlight=False)
     if command.dry_run:
+        console.print(f"settings {config.settings_id}: {config.description}", highlight=False)
         return 0
     results = ResultsFolder(command.results)
     results.check_writable()
     sweep = command.sweep.name
-    setting = Setting(
-        sweep=sweep,
-        checkpoints=results.checkpoints(sweep, config.trial_id),
-        threads=int(command.sweep.cpus_per_trial or len(os.sched_getaffinity(0))) or 1,
-        checkpoint_steps=command.sweep.checkpoint_steps,
-        git_commit=git_commit(),
-    )
-    with results.alone(f"{sweep}--{config.trial_id}"):  # other trials may train beside this one
-        _run(command, results, config, setting, console)
+    dataset = load_dataset(config.data.dataset, command.data_dir)
+    (trial,) = identify([config], dataset.digest)
+    console.print(f"trial {trial.trial_id}: {config.description}", highlight=False)
+    with results.lock_sweep(f"{sweep}--{trial.trial_id}"):  # other trials may train beside this one
+        matches = match([trial], results.known(sweep))
+        has_row = {row.trial_id for row in matches.rows.values()}
+        results.remove_leftovers(sweep, () if command.fresh else has_row)
+        for what in matches.changed:
+            console.print(f"it has a row from before {what} changed, which is kept", highlight=False)
+        if command.fresh:
+            results.forget(sweep, has_row)
+            Checkpoints(results.checkpoints(sweep, trial.trial_id)).clear()
+        if command.fresh or not has_row:
+            _run(command, results, trial, dataset, console)
     rows = results.trials(sweep)
-    row = rows[rows["trial_id"] == config.trial_id]
+    ids = {row.trial_id for row in match([trial], results.known(sweep)).rows.values()}
+    row = rows[rows["trial_id"].isin(ids)]
     print_comparison(row, console)
     return int((row["status"] != "finished").any())
 
 
 def _run(
-    command: Command, results: ResultsFolder, config: TrialConfig, setting: Setting, console: Console
+    command: Command, results: ResultsFolder, trial: Trial, dataset: ImageDataset, console: Console
 ) -> None:
-    """Train the trial, unless it has its row, and write it."""
-    sweep = command.sweep.name
-    checkpoints = Checkpoints(setting.checkpoints)
-    statuses = {} if command.fresh else results.statuses(sweep)
-    results.remove_leftovers(sweep, statuses)
-    if config.trial_id not in statuses:
-        dataset = load_dataset(config.dataset, command.data_dir)
-        if command.fresh:
-            results.forget(sweep, [config.trial_id])
-            checkpoints.clear()
-        for path in checkpoints.set_aside():
-            console.print(f"warning: a checkpoint can't be read, and is set aside as {path}")
+    """Train the trial, and write its row."""
+    sweep = command.sweep
+    context = RunContext(
+        sweep=sweep.name,
+        checkpoints=results.checkpoints(sweep.name, trial.trial_id),
+        threads=int(sweep.cpus_per_trial or usable_cpus()) or 1,
+        checkpoint_steps=sweep.checkpoint_steps,
+        git_commit=git_commit(),
+    )
+    for path in Checkpoints(context.checkpoints).set_aside():
+        console.print(f"warning: a checkpoint can't be read, and is set aside as {path}")
 
-        def tell(metrics: dict[str, Any]) -> None:
-            console.print(
-                f"epoch {metrics['epoch']} of {config.epochs}: "
-                f"train {metrics['train_loss']:.3f} / {metrics['train_accuracy']:.2%}, "
-                f"validation {metrics['validation_loss']:.3f} / "
-                f"{metrics['validation_accuracy']:.2%}, "
-                f"{metrics['images_per_second']:,.0f} images/s",
-                highlight=False,
-            )
+    def print_epoch(metrics: dict[str, Any]) -> None:
+        console.print(
+            f"epoch {metrics['epoch']} of {trial.config.budget.epochs}: "
+            f"train {metrics['train_loss']:.3f} / {metrics['train_accuracy']:.2%}, "
+            f"validation {metrics['validation_loss']:.3f} / "
+            f"{metrics['validation_accuracy']:.2%}, "
+            f"{metrics['images_per_second']:,.0f} images/s",
+            highlight=False,
+        )
 
-        device = torch.device("cuda" if command.sweep.gpus_per_trial else "cpu")
-        started = datetime.now(UTC)
+    device = torch.device("cuda" if sweep.gpus_per_trial else "cpu")
+    started = datetime.now(UTC)
 
-        def give_up(reason: str) -> None:
-            results.write(*failed_rows(config, setting, reason, started))
-            checkpoints.clear()
-            console.print(f"failed: {reason}", style="red")
+    def on_timeout(reason: str) -> None:
+        finish_trial(results, failed_rows(trial, context, reason, started), context)
+        console.print(f"failed: {reason}", style="red")
 
-        with time_limit(command.sweep.time_limit, give_up):
-            rows = run_trial(config, dataset, setting, tell, device=device)
-        results.write(*rows)
-        checkpoints.clear()
-        results.tidy()
+    with time_limit(sweep.time_limit, on_timeout):
+        rows = run_trial(trial, dataset, context, print_epoch, device=device)
+    finish_trial(results, rows, context)
+    results.tidy()
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use; all of the machine's where the system does not say (macOS)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import numpy as np
 
 from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import ImageDataset
+from ssl_runner.errors import InputError
 from ssl_runner.sampler import UNLABELED
 from ssl_runner.split import digest, split_labels, stratified_sample
 
@@ -47,34 +48,38 @@ def prepare(config: TrialConfig, dataset: ImageDataset) -> TrialData:
     """Choose the images a trial trains, validates and tests on.
 
     Raises:
-        ValueError: If the data set is too small for the subset, the holdout or the label fraction.
+        InputError: If the data set is too small for the subset, the holdout or the label fraction.
     """
     train, test = dataset.train, dataset.test
     pool = np.arange(len(train.labels))
     test_places = np.arange(len(test.labels))
-    if config.subset is not None:
-        pool = stratified_sample(train.labels, config.subset, _SUBSET_SEED)
-        share_of_test = max(1, round(len(test.labels) * config.subset / len(train.labels)))
+    if config.data.subset is not None:
+        pool = stratified_sample(train.labels, config.data.subset, _SUBSET_SEED)
+        share_of_test = max(1, round(len(test.labels) * config.data.subset / len(train.labels)))
         test_places = stratified_sample(test.labels, share_of_test, _SUBSET_SEED)
     is_whole = len(test_places) == len(test.labels)  # then no copy is made
     chosen = slice(None) if is_whole else test_places
     test_pair = (test.images[chosen], test.labels[chosen])
     validation, final_test = test_pair, None
-    if config.holdout:
-        if config.holdout >= len(pool):
-            raise ValueError(
-                f"holdout must be less than the {len(pool)} training images, got {config.holdout}."
+    if config.data.holdout:
+        if config.data.holdout >= len(pool):
+            raise InputError(
+                f"holdout must be less than the {len(pool)} training images, got {config.data.holdout}."
             )
-        held_out = pool[stratified_sample(train.labels[pool], config.holdout, config.split_seed)]
+        held_out = pool[
+            stratified_sample(train.labels[pool], config.data.holdout, config.data.split_seed)
+        ]
         validation, final_test = (train.images[held_out], train.labels[held_out]), test_pair
         pool = np.setdiff1d(pool, held_out, assume_unique=True)
     labeled = pool
     if config.config == "partial":
-        labeled = pool[split_labels(train.labels[pool], config.label_fraction, config.split_seed)]
-    if config.last_batch == "drop" and len(labeled) < config.batch_size:
-        raise ValueError(
+        labeled = pool[
+            split_labels(train.labels[pool], config.data.label_fraction, config.data.split_seed)
+        ]
+    if config.batches.last_batch == "drop" and len(labeled) < config.batches.batch_size:
+        raise InputError(
             f"last_batch must not drop all there is, got drop with {len(labeled)} labeled images and "
-            f"batch_size {config.batch_size}. Try last_batch partial, or a smaller batch_size."
+            f"batch_size {config.batches.batch_size}. Try last_batch partial, or a smaller batch_size."
         )
     # The labels of the other images do not enter the training at all.
     targets_N = np.full(len(train.labels), UNLABELED, dtype=np.int64)

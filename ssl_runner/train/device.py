@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ssl_runner.datasets.cache import cache_folder
+from ssl_runner.cache import cache_folder
+from ssl_runner.errors import InputError
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -34,8 +35,13 @@ def keep_freed_memory() -> None:
 
 def keep_compiler_files() -> None:
     """Have PyTorch's compiler keep its files in our cache folder, not in the temporary one: every
-    process with an optimizer makes that folder, whether anything is compiled or not."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder("torchinductor")))
+    process that loads it makes that folder, whether anything is compiled or not.
+
+    A folder for each kind of CPU: the compiler finds what it made for one with AVX512 on one without
+    (PyTorch 2.14), and its results are wrong there, without an error.
+    """
+    folder = cache_folder("torchinductor") / torch.backends.cpu.get_cpu_capability()
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def seed_generator(seed: int, device: torch.device) -> None:
@@ -67,12 +73,12 @@ def compile_in_place(model: nn.Module, device: torch.device) -> None:
     """`torch.compile` a model; the names of its weights, and so its checkpoints, stay the same.
 
     Raises:
-        ValueError: If a CPU's model has no C++ compiler to be compiled by.
+        InputError: If a CPU's model has no C++ compiler to be compiled by.
     """
     # As torch._inductor.config.cpp.cxx has it; left to itself it says so in 80 lines.
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if device.type == "cpu" and shutil.which(compiler) is None:
-        raise ValueError(
+        raise InputError(
             f"compile must find a C++ compiler on a CPU, got none at {compiler!r}. Install g++, name "
             "another one in CXX, or leave compile out: on a CPU it rarely pays."
         )
@@ -80,7 +86,7 @@ def compile_in_place(model: nn.Module, device: torch.device) -> None:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """`fp32` or `bf16`; auto is bf16 where the hardware multiplies bf16 natively."""
+    """`fp32`, `bf16` or `fp64`; auto is bf16 where the hardware multiplies bf16 natively."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -90,14 +96,21 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return "bf16" if native else "fp32"
 
 
+def dtype_of(precision: str) -> torch.dtype:
+    """The type of weights, images and scores; bf16 is only what a forward pass multiplies in."""
+    return torch.float64 if precision == "fp64" else torch.float32
+
+
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """Mixed precision for a forward pass, or none."""
-    if precision == "fp32":
+    if precision != "bf16":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def to_model_input(images_BCHW: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """uint8 images as float32 in [0, 1] on the device, channels last."""
+def to_model_input(
+    images_BCHW: torch.Tensor, device: torch.device, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """uint8 images as floats in [0, 1] on the device, channels last."""
     moved = images_BCHW.to(device, non_blocking=True)
-    return moved.float().div_(255).contiguous(memory_format=torch.channels_last)
+    return moved.to(dtype).div_(255).contiguous(memory_format=torch.channels_last)

@@ -9,16 +9,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from ssl_runner.sampler import share
-from ssl_runner.train.device import autocast, to_model_input
+from ssl_runner.train.device import autocast, dtype_of, to_model_input
+from ssl_runner.train.ranks import rank_and_size, sum_over_ranks
 
 # N = images, B = images in a batch, C = channels, H and W = height and width, K = classes,
-# M = images that are kept as mistakes
+# M = images that are remembered of those misclassified
 
-EVALUATION_BATCH = {"cpu": 250, "cuda": 5000}
+EVALUATION_BATCH = {"cpu": 125, "cuda": 5000}
 """Images evaluated at a time: enough to keep the cores busy; on a CPU few enough for its caches."""
 
-MISTAKES = 25
-"""Images that are remembered of those classified wrong."""
+MISCLASSIFIED = 25
+"""Images that are remembered of those misclassified."""
 
 
 @dataclass(frozen=True)
@@ -29,25 +30,19 @@ class Evaluation:
         loss: Mean cross entropy in nats.
         accuracy: Share of the images that are classified right.
         confusion: Counts, true class × predicted class, (K, K).
-        mistakes: Of the images classified wrong, those of the largest loss, that one first: the
-            image's place among all, and the class it was taken for.
+        misclassified: Of the images misclassified, those of the largest loss, that one first: the
+            image's place among all, and the predicted class.
     """
 
     loss: float
     accuracy: float
     confusion: list[list[int]]
-    mistakes: list[list[int]] = field(default_factory=list)
+    misclassified: list[list[int]] = field(default_factory=list)
 
     @property
     def accuracy_per_class(self) -> list[float]:
         """Share of each class's images that are classified right; NaN where a class has none."""
         return [row[k] / sum(row) if sum(row) else float("nan") for k, row in enumerate(self.confusion)]
-
-
-def sum_over_ranks(tensor: torch.Tensor, group: dist.ProcessGroup | None) -> torch.Tensor:
-    if group is not None:
-        dist.all_reduce(tensor, group=group)
-    return tensor
 
 
 @torch.inference_mode()
@@ -73,17 +68,17 @@ def evaluate(
     start, stop = share(len(labels_N), rank, world_size)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=device)
-    mistakes_M3 = torch.full((MISTAKES, 3), -1.0, dtype=torch.float64, device=device)
+    worst_M3 = torch.full((MISCLASSIFIED, 3), -1.0, dtype=torch.float64, device=device)
     was_training = model.training
     model.eval()
-    size = EVALUATION_BATCH[device.type]
+    size, dtype = EVALUATION_BATCH[device.type], dtype_of(precision)
     for first in range(start, stop, size):
         part = slice(first, min(first + size, stop))
-        images_BCHW = to_model_input(_part(images_NCHW, part), device)
+        images_BCHW = to_model_input(_part(images_NCHW, part), device, dtype)
         labels_B = _part(labels_N, part).to(device, non_blocking=True)
         with autocast(precision, device):
             scores_BK = model(images_BCHW)
-        losses_B = F.cross_entropy(scores_BK.float(), labels_B, reduction="none").double()
+        losses_B = F.cross_entropy(scores_BK.to(dtype), labels_B, reduction="none").double()
         loss_sum += losses_B.sum()
         # Not bincount, which on a GPU waits for the scores to find the largest index.
         predicted_B = scores_BK.argmax(1)
@@ -92,27 +87,29 @@ def evaluate(
         places_B = torch.arange(part.start, part.stop, device=device)
         wrong_B = predicted_B != labels_B
         batch_B3 = torch.stack((losses_B.where(wrong_B, -1.0), places_B, predicted_B), dim=1)
-        mistakes_M3 = _worst(torch.cat((mistakes_M3, batch_B3)))
+        worst_M3 = _worst(torch.cat((worst_M3, batch_B3)))
     model.train(was_training)
     sum_over_ranks(loss_sum, group)
     sum_over_ranks(confusion, group)
     if group is not None:
-        of_each_rank = [torch.empty_like(mistakes_M3) for _ in range(world_size)]
-        dist.all_gather(of_each_rank, mistakes_M3, group=group)
-        mistakes_M3 = _worst(torch.cat(of_each_rank))
+        of_each_rank = [torch.empty_like(worst_M3) for _ in range(world_size)]
+        dist.all_gather(of_each_rank, worst_M3, group=group)
+        worst_M3 = _worst(torch.cat(of_each_rank))
     matrix = confusion.view(classes, classes)
     total = len(labels_N)
     return Evaluation(
         loss=float(loss_sum) / total,
         accuracy=int(matrix.trace()) / total,
         confusion=matrix.tolist(),
-        mistakes=[[int(place), int(taken)] for loss, place, taken in mistakes_M3.tolist() if loss >= 0],
+        misclassified=[
+            [int(place), int(predicted)] for loss, place, predicted in worst_M3.tolist() if loss >= 0
+        ],
     )
 
 
 def _worst(rows_N3: torch.Tensor) -> torch.Tensor:
     """The rows of the largest first column; of equal ones the earlier, so that ranks change nothing."""
-    order = rows_N3[:, 0].sort(descending=True, stable=True).indices[:MISTAKES]
+    order = rows_N3[:, 0].sort(descending=True, stable=True).indices[:MISCLASSIFIED]
     return rows_N3[order]
 
 
@@ -120,9 +117,3 @@ def _part(rows_N: np.ndarray | torch.Tensor, part: slice) -> torch.Tensor:
     if isinstance(rows_N, torch.Tensor):
         return rows_N[part]
     return torch.from_numpy(rows_N[part].copy())  # torch takes no read-only array
-
-
-def rank_and_size(group: dist.ProcessGroup | None) -> tuple[int, int]:
-    if group is None:
-        return 0, 1
-    return dist.get_rank(group), dist.get_world_size(group)

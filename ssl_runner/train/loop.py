@@ -9,17 +9,21 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 from ssl_runner.config import TrialConfig
-from ssl_runner.keyed import seed_of
+from ssl_runner.keyed_random import seed_of
 from ssl_runner.loader import Batch, PartiallyLabeledDataset, make_loader
-from ssl_runner.methods import build_method
+from ssl_runner.methods import Method, build_method
+from ssl_runner.metrics import METRICS
 from ssl_runner.models import build_model
 from ssl_runner.sampler import HomogeneousBatchSampler
 from ssl_runner.train.data import TrialData
-from ssl_runner.train.data_parallel import data_parallel
-from ssl_runner.train.device import compile_in_place, resident, resolve_precision
-from ssl_runner.train.evaluation import Evaluation, evaluate, rank_and_size
+from ssl_runner.train.device import compile_in_place, dtype_of, resident, resolve_precision
+from ssl_runner.train.evaluation import Evaluation, evaluate
+from ssl_runner.train.optimizer import Adam
+from ssl_runner.train.ranks import check_agreement, rank_and_size
 from ssl_runner.train.step import WEIGHTS, Learner, averaged_model, together
 from ssl_runner.train.values import FitResult, Progress, Sums
 
@@ -38,6 +42,7 @@ def fit(
     report: Report,
     group: dist.ProcessGroup | None = None,
     resume: dict[str, Any] | None = None,
+    trial_id: str | None = None,
     checkpoint_steps: int | None = None,
 ) -> FitResult:
     """Train one trial to its end: the same function for one process and for a rank among many.
@@ -50,16 +55,18 @@ def fit(
         group: The ranks that train together, or None.
         resume: A state that `report` was given, by a run of an equal config and any number of
             ranks, to go on from there.
+        trial_id: Tells the trial from any other; a state of another one is refused. None: the id
+            of the settings.
         checkpoint_steps: Optimizer steps between reports in mid-epoch; None: none in mid-epoch.
 
     Returns:
         The result; equal on every rank.
 
     Raises:
-        FloatingPointError: If a loss of an epoch is not a finite number.
+        FloatingPointError: If a loss of an epoch, or a weight after it, is not finite.
         ValueError: If `resume` comes from another config, or there is no compiler to compile with.
     """
-    training = Training(config, data, device, group, resume)
+    training = Training(config, data, device, group, resume, trial_id)
     while not training.is_finished():
         training.train_epoch(report, checkpoint_steps)
         metrics = training.close_epoch()
@@ -77,33 +84,16 @@ class Training:
         device: torch.device,
         group: dist.ProcessGroup | None,
         resume: dict[str, Any] | None,
+        trial_id: str | None = None,
     ) -> None:
-        rank, world_size = rank_and_size(group)
         config = config.resolved()
         self.config, self.data, self.device, self.group = config, data, device, group
-        self.precision = resolve_precision(config.precision, device)
-        counts_K = np.bincount(data.targets_N[data.labeled], minlength=len(data.classes))
-        shares_K = torch.tensor(counts_K / counts_K.sum(), dtype=torch.float32)
-        method = build_method(config, shares_K).to(device)
-        torch.manual_seed(seed_of((config.seed, WEIGHTS)))
-        channels, height, width = data.images_NCHW.shape[1:]
-        bare = build_model(
-            config.model, channels, (height, width), len(data.classes), config.dropout
-        ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = torch.optim.Adam(bare.parameters(), lr=config.lr, fused=True)
-        average = averaged_model(bare, config.ema) if config.ema else None
-        self.sampler = HomogeneousBatchSampler(
-            data.labeled,
-            data.unlabeled,
-            batch_size=config.batch_size,
-            num_replicas=world_size,
-            rank=rank,
-            seed=config.seed,
-            order=config.order,
-            last_batch=config.last_batch,
-            mu=config.mu or 1,
-            skip_unlabeled=not method.needs_unlabeled,
-        )
+        self.trial_id = trial_id or config.settings_id
+        self.precision = resolve_precision(config.compute.precision, device)
+        method, bare = self._new_method(), self._new_model()
+        optimizer = Adam(bare.parameters(), lr=config.optimizer.lr, fused=True)
+        average = averaged_model(bare, config.unlabeled.ema) if config.unlabeled.ema else None
+        self.sampler = self._new_sampler(skip_unlabeled=not method.needs_unlabeled)
         self.progress, self.sums = Progress(), Sums(device)
         self.kept: dict[str, Any] | None = None
         # What is saved and restored by its own state_dict.
@@ -116,59 +106,102 @@ class Training:
         if average is not None:
             self.parts["average"] = average
         if resume is not None:
-            self._restore(resume, rank)
-        _agree(self.sampler, group)
-
-        images_NCHW = resident(data.images_NCHW, device)
-        stays = isinstance(images_NCHW, torch.Tensor)
-        targets_N = resident(data.targets_N, device) if stays else data.targets_N
-        self.loader = make_loader(
-            PartiallyLabeledDataset(images_NCHW, targets_N),
-            self.sampler,
-            pin_memory=device.type == "cuda" and not stays,
-        )
+            self._restore(resume)
+        check_agreement(self.sampler, group)
+        self.loader = self._new_loader()
         images, labels = (resident(rows, device) for rows in data.validation)
         self.validation = images, labels
-        if config.compile:
-            compile_in_place(bare, device)
-        model: nn.Module = bare
-        if group is not None:
-            model = data_parallel(bare, device, group)
-        steps = config.max_steps or config.epochs * self.sampler.plan.labeled_steps()
+        steps = config.budget.max_steps or config.budget.epochs * self.sampler.plan.labeled_steps()
         self.learner = Learner(
             config=config,
             method=method,
             bare=bare,
-            model=model,
+            model=self._wrapped(bare),
             average=average,
             optimizer=optimizer,
             hidden_N=torch.tensor(data.hidden_N),
-            ramp_steps=(config.ramp or 0.0) * steps,
+            ramp_steps=(config.unlabeled.ramp or 0.0) * steps,
             group=group,
             device=device,
             precision=self.precision,
         )
 
+    def _new_method(self) -> Method:
+        """The method, in the precision's own type."""
+        data, dtype = self.data, dtype_of(self.precision)
+        counts_K = np.bincount(data.targets_N[data.labeled], minlength=len(data.classes))
+        shares_K = torch.tensor(counts_K / counts_K.sum(), dtype=dtype)
+        return build_method(self.config.unlabeled, shares_K).to(self.device, dtype)
+
+    def _new_model(self) -> nn.Module:
+        """The model with its initial weights, which the seed alone decides."""
+        channels, height, width = self.data.images_NCHW.shape[1:]
+        network, classes = self.config.network, len(self.data.classes)
+        torch.manual_seed(seed_of((self.config.batches.seed, WEIGHTS)))
+        model = build_model(network.model, channels, (height, width), classes, network.dropout)
+        placed: nn.Module = model.to(  # type: ignore[call-overload]
+            self.device, dtype_of(self.precision), memory_format=torch.channels_last
+        )
+        return placed
+
+    def _new_sampler(self, skip_unlabeled: bool) -> HomogeneousBatchSampler:
+        """This rank's walk along the plan."""
+        rank, world_size = rank_and_size(self.group)
+        batches = self.config.batches
+        return HomogeneousBatchSampler(
+            self.data.labeled,
+            self.data.unlabeled,
+            batch_size=batches.batch_size,
+            num_replicas=world_size,
+            rank=rank,
+            seed=batches.seed,
+            order=batches.order,
+            last_batch=batches.last_batch,
+            mu=self.config.unlabeled.mu or 1,
+            skip_unlabeled=skip_unlabeled,
+        )
+
+    def _new_loader(self) -> "DataLoader[Batch]":
+        """Batches gathered where the images are: on the device, if they fit there."""
+        images_NCHW = resident(self.data.images_NCHW, self.device)
+        stays = isinstance(images_NCHW, torch.Tensor)
+        targets_N = resident(self.data.targets_N, self.device) if stays else self.data.targets_N
+        return make_loader(
+            PartiallyLabeledDataset(images_NCHW, targets_N),
+            self.sampler,
+            pin_memory=self.device.type == "cuda" and not stays,
+        )
+
+    def _wrapped(self, bare: nn.Module) -> nn.Module:
+        """The model as it is called: compiled, if so configured, and in DDP where there are ranks."""
+        if self.config.compute.compile:
+            compile_in_place(bare, self.device)
+        if self.group is None:
+            return bare
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(bare, device_ids=devices, process_group=self.group)
+
     def state(self) -> dict[str, Any]:
         """Everything that decides how it goes on, without rank or number of ranks."""
         return {
-            "version": 2,
-            "trial_id": self.config.trial_id,
+            "version": 3,
+            "trial_id": self.trial_id,
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
             "sums": self.sums.over_ranks(self.group),
             "progress": asdict(self.progress),
             "kept": self.kept,
         }
 
-    def _restore(self, state: dict[str, Any], rank: int) -> None:
-        if state["version"] != 2 or state["trial_id"] != self.config.trial_id:
+    def _restore(self, state: dict[str, Any]) -> None:
+        if state["version"] != 3 or state["trial_id"] != self.trial_id:
             raise ValueError(
-                f"the training state must be of trial {self.config.trial_id}, got one of "
-                f"{state['trial_id']} (version {state['version']}). Continue with equal settings."
+                f"the training state must be of trial {self.trial_id}, got one of "
+                f"{state['trial_id']} (version {state['version']}). Continue with equal settings, data "
+                "and code."
             )
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
-        if rank == 0:  # the saved sums are those over all ranks
+        if rank_and_size(self.group)[0] == 0:  # the saved sums are those over all ranks
             self.sums.add(**state["sums"])
         self.progress, self.kept = Progress(**state["progress"]), state["kept"]
 
@@ -176,14 +209,17 @@ class Training:
         """Whether no epoch is to be begun, or gone on with, any more."""
         if self.sampler.step:
             return False
-        if self.config.patience and self.progress.stale >= self.config.patience:
+        if self.config.budget.patience and self.progress.stale >= self.config.budget.patience:
             return True
-        if self.config.max_steps is not None:
+        if self.config.budget.max_steps is not None:
             return self._budget_spent()
-        return len(self.progress.history) >= self.config.epochs
+        return len(self.progress.history) >= self.config.budget.epochs
 
     def _budget_spent(self) -> bool:
-        return self.config.max_steps is not None and self.progress.steps >= self.config.max_steps
+        return (
+            self.config.budget.max_steps is not None
+            and self.progress.steps >= self.config.budget.max_steps
+        )
 
     def train_epoch(self, report: Report, checkpoint_steps: int | None) -> None:
         """Learn from what is left of the epoch's batches, or of the budget in steps."""
@@ -203,19 +239,17 @@ class Training:
                 break
         else:
             if not self._budget_spent():  # unlabeled batches behind the last labeled one
-                progress.passed += len(self.sampler.plan) - self.sampler.step
+                progress.skipped += len(self.sampler.plan) - self.sampler.step
         progress.train_seconds += time.perf_counter() - clock
         progress.cpu_seconds += time.process_time() - cpu_clock
 
     def _count(self, batches: list[Batch]) -> None:
         """Note that a step was taken on these batches."""
         progress, (labeled, *unlabeled) = self.progress, batches
-        after = batches[-1].step + 1
         progress.steps += 1
         progress.images += labeled.size
         progress.unlabeled += sum(batch.size for batch in unlabeled)
-        progress.passed += after - self.sampler.step - len(batches)
-        self.sampler.step = after
+        progress.skipped += sum(self.sampler.advance(batch.step) for batch in batches)
 
     def close_epoch(self) -> dict[str, Any]:
         """Evaluate, keep the weights that are to be kept, and go to the next epoch.
@@ -239,24 +273,19 @@ class Training:
             "student_validation_loss": None if average is None else student.loss,
             "student_validation_accuracy": None if average is None else student.accuracy,
             "steps": progress.steps,
-            "passed": progress.passed,
+            "unlabeled_batches_skipped": progress.skipped,
             "images": progress.images,
             "unlabeled_images_seen": progress.unlabeled,
             "train_seconds": progress.train_seconds,
             "evaluate_seconds": progress.evaluate_seconds,
             "images_per_second": sums["images"] / (progress.train_seconds - progress.epoch_seconds),
         }
-        for name, column in (("training", "train_loss"), ("unlabeled", "unlabeled_loss")):
-            if not np.isfinite(metrics[column] or 0.0):
-                raise FloatingPointError(
-                    f"the {name} loss must stay finite, got {metrics[column]} in epoch {epoch}. "
-                    f"Try a lower lr than {self.config.lr:g}."
-                )
+        self._check_finite(metrics, epoch)
         progress.stale += 1
         is_better = validation.loss < progress.least_loss
         if is_better:
             progress.stale, progress.least_loss = 0, validation.loss
-        if is_better or self.config.keep == "last":
+        if is_better or self.config.budget.keep == "last":
             self.kept = {"epoch": epoch, "validation": asdict(validation), "student": None}
             self.kept["weights"] = _copy(self.learner.bare if average is None else average.module)
             if average is not None:
@@ -269,6 +298,23 @@ class Training:
         self.sampler.set_epoch(epoch)
         self.sums = Sums(self.device)
         return metrics
+
+    def _check_finite(self, metrics: dict[str, Any], epoch: int) -> None:
+        """Refuse to go on after a loss or a weight that is not finite.
+
+        The weights are looked at too: max-pooling in oneDNN's formats drops a NaN (`models.blocked`).
+        """
+        fix = f"Try a lower lr than {self.config.optimizer.lr:g}."
+        for name, column in (("training", "train_loss"), ("unlabeled", "unlabeled_loss")):
+            if not np.isfinite(metrics[column] or 0.0):
+                raise FloatingPointError(
+                    f"the {name} loss must stay finite, got {metrics[column]} in epoch {epoch}. {fix}"
+                )
+        are_finite = [weight.isfinite().all() for weight in self.learner.bare.parameters()]
+        if not torch.stack(are_finite).all():
+            raise FloatingPointError(
+                f"the weights must stay finite, got some that are not in epoch {epoch}. {fix}"
+            )
 
     def _evaluate(self, model: nn.Module, images: Any, labels: Any) -> Evaluation:
         return evaluate(
@@ -317,36 +363,10 @@ def _copy(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def _epoch_means(sums: dict[str, float]) -> dict[str, float | None]:
     """An epoch's means over its images; None where nothing was counted."""
-
-    def mean(name: str, count: str) -> float | None:
-        return sums[name] / sums[count] if sums[count] else None
-
     return {
-        "train_loss": mean("loss", "images"),
-        "train_accuracy": mean("correct", "images"),
-        "unlabeled_loss": mean("unlabeled_loss", "unlabeled"),
-        "confidence": mean("confidence", "confident"),
-        "accepted_share": mean("accepted", "judged"),
-        "pseudo_accuracy": mean("right", "known"),
+        metric.name: sums[metric.mean_of[0]] / sums[metric.mean_of[1]]
+        if sums[metric.mean_of[1]]
+        else None
+        for metric in METRICS
+        if metric.mean_of is not None
     }
-
-
-def _agree(sampler: HomogeneousBatchSampler, group: dist.ProcessGroup | None) -> None:
-    """Compare what the ranks are about to do: one that has more steps would wait for ever.
-
-    Raises:
-        ValueError: On every rank, if any two differ; says who has what.
-    """
-    if group is None:
-        return
-    own = {"epoch": sampler.epoch, "step": sampler.step, "steps": len(sampler.plan)}
-    own |= sampler.fingerprint  # type: ignore[arg-type]
-    all_of_them: list[dict[str, Any]] = [{}] * dist.get_world_size(group)
-    dist.all_gather_object(all_of_them, own, group=group)
-    differ = [name for name in own if len({other[name] for other in all_of_them}) > 1]
-    if differ:
-        raise ValueError(
-            "all ranks must follow the same plan, got "
-            + "; ".join(f"{name} {[other[name] for other in all_of_them]}" for name in differ)
-            + " (rank 0 first). Start every rank with equal arguments."
-        )

@@ -15,12 +15,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from ssl_runner.augment import STRONG_NUMBERS, WEAK_NUMBERS, draw, strong, weak
 from ssl_runner.config import TrialConfig
-from ssl_runner.keyed import seed_of
+from ssl_runner.keyed_random import seed_of
 from ssl_runner.loader import Batch
 from ssl_runner.methods import Method, Networks, UnlabeledBatch
 from ssl_runner.sampler import LABELED_KIND
-from ssl_runner.train.device import autocast, seed_generator, to_model_input
-from ssl_runner.train.evaluation import sum_over_ranks
+from ssl_runner.train.device import autocast, dtype_of, seed_generator, to_model_input
+from ssl_runner.train.ranks import sum_over_ranks
 from ssl_runner.train.values import Sums
 
 # B = images in this rank's batch, n = images of the global batch, C = channels, H and W = height and
@@ -117,10 +117,12 @@ class Learner:
         """Cross entropy and its gradient."""
         self._seed(batch, epoch)
         images_BCHW = batch.images.to(self.device, non_blocking=True)
-        if self.config.augment == "weak":
-            images_BCHW = weak(images_BCHW, self._draw(batch, epoch, _WEAK, 0), self.config.flip)
+        if self.config.batches.augment == "weak":
+            images_BCHW = weak(
+                images_BCHW, self._draw(batch, epoch, _WEAK, 0), self.config.batches.flip
+            )
         targets_B = batch.targets.to(self.device, non_blocking=True)
-        scores_BK = self._scores(self.model, to_model_input(images_BCHW, self.device))
+        scores_BK = self._scores(self.model, to_model_input(images_BCHW, self.device, self._dtype))
         loss = F.cross_entropy(scores_BK, targets_B)
         (loss if batch.weight == 1 else loss * batch.weight).backward()  # type: ignore[no-untyped-call]
         if batch.own:  # a filler image is no image of the epoch
@@ -133,9 +135,9 @@ class Learner:
         loss = self.method.unlabeled_loss(self._networks, self._views(batch, sums, epoch), step)
         if loss is None:
             return
-        assert self.config.unlabeled_weight is not None
+        assert self.config.unlabeled.unlabeled_weight is not None
         risen = min(1.0, step / self.ramp_steps) if self.ramp_steps else 1.0
-        weight = self.config.unlabeled_weight * risen / batches
+        weight = self.config.unlabeled.unlabeled_weight * risen / batches
         (loss * (weight * batch.weight)).backward()  # type: ignore[no-untyped-call]
         if batch.own:
             sums.add(unlabeled_loss=loss.detach() * batch.own, unlabeled=batch.own)
@@ -144,11 +146,11 @@ class Learner:
         # The generator is set by place, so that nothing about it needs to be saved: a run that
         # starts here draws the same numbers as one that came by.
         rank = 0 if self.group is None else dist.get_rank(self.group)
-        seed_generator(seed_of((self.config.seed, _STEP, epoch, batch.step, rank)), self.device)
+        seed_generator(seed_of((self.config.batches.seed, _STEP, epoch, batch.step, rank)), self.device)
 
     def _draw(self, batch: Batch, epoch: int, purpose: int, view: int) -> torch.Tensor:
         """Random numbers for a view of this rank's images."""
-        key = (self.config.seed, purpose, epoch, batch.step)
+        key = (self.config.batches.seed, purpose, epoch, batch.step)
         numbers = STRONG_NUMBERS if purpose == _STRONG else WEAK_NUMBERS
         stop = batch.start + len(batch.images)
         return draw((*key, view) if view else key, batch.size, batch.start, stop, numbers)
@@ -156,7 +158,11 @@ class Learner:
     def _scores(self, model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
         with autocast(self.precision, self.device):
             scores_BK: torch.Tensor = model(images_BCHW)
-        return scores_BK.float()
+        return scores_BK.to(self._dtype)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return dtype_of(self.precision)
 
     @cached_property
     def _networks(self) -> Networks:
@@ -190,14 +196,15 @@ class Learner:
     def _views(self, batch: Batch, sums: Sums, epoch: int) -> UnlabeledBatch:
         """An unlabeled batch as a method sees it."""
         images_BCHW = batch.images.to(self.device, non_blocking=True)
-        flip = self.config.flip
+        flip = self.config.batches.flip
 
         def weak_view(view: int) -> torch.Tensor:
             numbers = self._draw(batch, epoch, _WEAK, view)
-            return to_model_input(weak(images_BCHW, numbers, flip), self.device)
+            return to_model_input(weak(images_BCHW, numbers, flip), self.device, self._dtype)
 
         def strong_view(view: int) -> torch.Tensor:
-            made = strong(images_BCHW, self._draw(batch, epoch, _STRONG, view), flip)
+            numbers = self._draw(batch, epoch, _STRONG, view).to(self._dtype)
+            made = strong(images_BCHW, numbers, flip)
             return made.contiguous(memory_format=torch.channels_last)
 
         def mean(values: torch.Tensor) -> torch.Tensor:

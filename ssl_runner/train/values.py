@@ -7,7 +7,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ssl_runner.train.evaluation import Evaluation, sum_over_ranks
+from ssl_runner.train.evaluation import Evaluation
+from ssl_runner.train.ranks import sum_over_ranks
 
 
 class Sums:
@@ -45,7 +46,7 @@ class Progress:
 
     Attributes:
         steps: Optimizer steps taken.
-        passed: Unlabeled batches that were passed over.
+        skipped: Unlabeled batches that were skipped.
         images: Labeled images learned from, over all ranks.
         unlabeled: Unlabeled images learned from, over all ranks.
         stale: Epochs since the validation loss was last lower than ever before.
@@ -57,7 +58,7 @@ class Progress:
     """
 
     steps: int = 0
-    passed: int = 0
+    skipped: int = 0
     images: int = 0
     unlabeled: int = 0
     stale: int = 0
@@ -82,7 +83,7 @@ class FitResult:
             ones beside them; else None.
         weights: The weights that `validation` and `test` are of, on the CPU.
         progress: Steps, images and seconds in all.
-        precision: `fp32` or `bf16`, as used.
+        precision: `fp32`, `bf16` or `fp64`, as used.
         parameters: Number of trained weights.
     """
 

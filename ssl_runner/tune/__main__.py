@@ -6,6 +6,7 @@ from rich.table import Table
 
 from ssl_runner.command import Command, parse, run_main
 from ssl_runner.config import MANY
+from ssl_runner.errors import InputError
 from ssl_runner.report.terminal import wide_console
 from ssl_runner.tune.environment import set_environment
 
@@ -13,15 +14,16 @@ from ssl_runner.tune.environment import set_environment
 def print_plan(command: Command) -> None:
     """Print the trials that a command would run."""
     table = Table(title=f"{command.sweep.name}: trials")
-    for heading in ("trial id", "trial", "split seed", "epochs", "workers"):
+    for heading in ("settings id", "trial", "split seed", "epochs", "workers"):
         table.add_column(heading)
     if command.sweep.size > MANY:
         print(f"{command.sweep.size:,} combinations: too many to list")
         return
     for trial in command.sweep.trials():
-        budget = str(trial.max_steps or trial.epochs) + (" steps" if trial.max_steps else "")
-        workers = str(trial.num_workers)
-        table.add_row(trial.trial_id, trial.label, str(trial.split_seed), budget, workers)
+        steps, epochs = trial.budget.max_steps, trial.budget.epochs
+        budget = f"{steps} steps" if steps else str(epochs)
+        workers, split_seed = str(trial.compute.num_workers), str(trial.data.split_seed)
+        table.add_row(trial.settings_id, trial.description, split_seed, budget, workers)
     wide_console().print(table)
 
 
@@ -29,15 +31,15 @@ def confirm(command: Command) -> None:
     """Ask whether so many trials are meant, where they are very many.
 
     Raises:
-        ValueError: If they are not, or there is nobody to ask.
+        InputError: If they are not, or there is nobody to ask.
     """
     count = command.sweep.size
     if count <= MANY or command.yes:
         return
     if sys.stdin.isatty() and input(f"Start {count:,} trials? [y/N] ").strip().lower() in ("y", "yes"):
         return
-    raise ValueError(
-        f"a sweep must have {MANY:,} trials at the most unless told, got {count:,}. Shorten its lists, "
+    raise InputError(
+        f"a sweep must have {MANY:,} trials at most unless told, got {count:,}. Shorten its lists, "
         "or add --yes."
     )
 

@@ -22,6 +22,7 @@ from ray._private.utils import get_num_cpus
 from ray.exceptions import RayError
 
 from ssl_runner.config import SweepConfig
+from ssl_runner.errors import InputError
 
 _CONNECT_SECONDS = 10
 
@@ -68,7 +69,7 @@ def ray_cluster(address: str | None, data_bytes: int, verbose: bool) -> Iterator
         verbose: Whether Ray's own output is let through.
 
     Raises:
-        ValueError: If nobody answers at `address`.
+        InputError: If nobody answers at `address`.
     """
     # A trial's failure is a row, and is said; Ray's own account of it is a traceback.
     level = logging.INFO if verbose else logging.CRITICAL
@@ -126,7 +127,7 @@ def _join(address: str, verbose: bool, level: int) -> None:
     """Join a running cluster.
 
     Raises:
-        ValueError: If nobody answers.
+        InputError: If nobody answers.
     """
     try:
         # Ray's own attempt takes seconds, even where the port is closed.
@@ -136,7 +137,7 @@ def _join(address: str, verbose: bool, level: int) -> None:
         ray.init(address=address, log_to_driver=verbose, logging_level=level)
     except (OSError, OverflowError, RuntimeError, ValueError, RayError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(
+        raise InputError(
             f"--address must be that of a running Ray cluster, host:port or auto, got {address!r} "
             f"({reason}). Is the cluster up (ray status), and is this machine in it?"
         ) from None
@@ -183,14 +184,14 @@ def check_fits(sweep: SweepConfig, cluster: Cluster) -> None:
     """Refuse a sweep one of whose trials the cluster could never run.
 
     Raises:
-        ValueError: Naming what is asked for, what is there, and the fix.
+        InputError: Naming what is asked for, what is there, and the fix.
     """
-    workers = sweep.trial.min_workers or sweep.trial.num_workers
+    workers = sweep.trial.compute.min_workers or sweep.trial.compute.num_workers
     if cluster.to_come is None:
         return
     for resource, per_worker, flag in (
         ("CPU", sweep.cpus_per_worker, "--cpus-per-trial"),
-        ("GPU", sweep.gpus_per_trial / sweep.trial.num_workers, "--gpus-per-trial"),
+        ("GPU", sweep.gpus_per_trial / sweep.trial.compute.num_workers, "--gpus-per-trial"),
     ):
         each = cluster.each(resource)
         asked = per_worker * workers
@@ -198,7 +199,7 @@ def check_fits(sweep: SweepConfig, cluster: Cluster) -> None:
         if asked > total or per_worker > largest:
             where = "this machine" if len(each) == 1 else f"{len(each)} nodes"
             flags = f"{flag} or --num-workers" if workers > 1 else flag
-            raise ValueError(
+            raise InputError(
                 f"a trial must fit into the cluster, got {flag} {asked:g} with --num-workers "
                 f"{workers}: {where}: {total:g} {resource}s, {largest:g} on the largest. "
                 f"Lower {flags}."
@@ -209,7 +210,7 @@ def check_shared(location: str, is_local: bool, cluster: Cluster) -> None:
     """Refuse a local results folder that other nodes of the cluster don't see.
 
     Raises:
-        ValueError: Naming the folder and the fix.
+        InputError: Naming the folder and the fix.
     """
     if not is_local or len(cluster.nodes) == 1:
         return
@@ -230,7 +231,7 @@ def check_shared(location: str, is_local: bool, cluster: Cluster) -> None:
     finally:
         marker.unlink()
     if unseen:
-        raise ValueError(
+        raise InputError(
             f"--results must be seen by every node of a cluster, got {location!r}, which {unseen} of "
             f"{len(cluster.nodes)} nodes don't see: rows and checkpoints are written where the "
             "trials run. Try s3://bucket/results or a shared directory."

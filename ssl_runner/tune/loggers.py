@@ -15,24 +15,17 @@ from tensorboardX.event_file_writer import EventsWriter  # comes inside ray[tune
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
-from ssl_runner.config import TrialConfig
+from ssl_runner.errors import InputError
+from ssl_runner.identity import Trial
+from ssl_runner.metrics import METRICS
 from ssl_runner.results import ResultsFolder
 from ssl_runner.storage import is_local
+from ssl_runner.tune.worker import trial_of
 
 # What TensorBoard shows, grouped by the part of a name before the stroke.
-_TAGS = {
-    "train_loss": "loss/train",
-    "validation_loss": "loss/validation",
+_TAGS = {metric.name: metric.tag for metric in METRICS} | {
     "test_loss": "loss/test",
-    "unlabeled_loss": "loss/unlabeled",
-    "train_accuracy": "accuracy/train",
-    "validation_accuracy": "accuracy/validation",
     "test_accuracy": "accuracy/test",
-    "student_validation_loss": "student/validation_loss",
-    "student_validation_accuracy": "student/validation_accuracy",
-    "confidence": "pseudo_labels/confidence",
-    "accepted_share": "pseudo_labels/accepted_share",
-    "pseudo_accuracy": "pseudo_labels/accuracy",
     "images_per_second": "speed/images_per_second",
 }
 
@@ -49,7 +42,7 @@ def build_loggers(
         say: Is given the lines meant for the person.
 
     Raises:
-        ValueError: If one lacks its package or what it logs in with.
+        InputError: If one lacks its package or what it logs in with.
     """
     made: list[tune.Callback] = []
     for name in names:
@@ -58,7 +51,7 @@ def build_loggers(
                 made.append(TensorBoardCallback(Path(results.root, "tensorboard", sweep), say))
             continue
         if importlib.util.find_spec(name) is None:
-            raise ValueError(
+            raise InputError(
                 f"--log {name} must have the package {name}, which is not installed. "
                 f"Try pip install {name}."
             )
@@ -67,7 +60,7 @@ def build_loggers(
             callback.setup()
         except Exception as error:  # whatever its library raises, over its own settings
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ValueError(
+            raise InputError(
                 f"--log {name} must be able to log, got: {reason} Leave it out, or see "
                 "ssl_runner/README.md."
             ) from None
@@ -123,7 +116,7 @@ class TensorBoardCallback(tune.Callback):  # type: ignore[misc]
         if self.failed or "steps" not in result:  # a failed trial has no figures
             return
         try:
-            self._write(TrialConfig(**trial.config["trial"]), result)
+            self._write(trial_of(trial), result)
         except OSError as error:
             self.failed = True
             self.say(f"warning: TensorBoard's files can't be written ({error.strerror or error})")
@@ -133,10 +126,10 @@ class TensorBoardCallback(tune.Callback):  # type: ignore[misc]
             for writer in self.writers.values():
                 writer.close()
 
-    def _write(self, config: TrialConfig, result: Mapping[str, Any]) -> None:
-        steps, trial_id = int(result["steps"]), config.trial_id
+    def _write(self, trial: Trial, result: Mapping[str, Any]) -> None:
+        steps, trial_id = int(result["steps"]), trial.trial_id
         if trial_id not in self.writers:
-            words = re.sub(r"[^\w.=+-]+", "-", config.label)
+            words = re.sub(r"[^\w.=+-]+", "-", trial.config.description)
             folder = self.folder / f"{words}-{trial_id}"
             if result.get("epoch") == 1:
                 shutil.rmtree(folder, ignore_errors=True)  # an earlier start's

@@ -1,9 +1,8 @@
 """A sweep: which of its trials are to run, in what order, and what is said at the end."""
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 import ray
 import torch
@@ -12,27 +11,58 @@ from rich.console import Console
 
 from ssl_runner.checkpoint import Checkpoints
 from ssl_runner.command import Command, stop_if_asked
-from ssl_runner.config import SweepConfig, TrialConfig
+from ssl_runner.config import SweepConfig
 from ssl_runner.datasets import ImageDataset, load_dataset
+from ssl_runner.identity import Trial, identify
 from ssl_runner.methods import build_method
 from ssl_runner.models import build_model
-from ssl_runner.progress import ProgressCallback, SweepProgress, images_worked
-from ssl_runner.report.page import find_dataset, render_page
+from ssl_runner.report.page import render_page
 from ssl_runner.report.terminal import print_comparison, wide_console
-from ssl_runner.results import ResultsFolder
+from ssl_runner.results import ResultsFolder, newest
+from ssl_runner.results.matching import Matches, match
 from ssl_runner.storage import is_local, write_whole
 from ssl_runner.train import prepare
-from ssl_runner.trial import failed_rows, git_commit
+from ssl_runner.trial import failed_rows
 from ssl_runner.tune.cluster import Cluster, check_fits, check_shared, ray_cluster, this_machine
 from ssl_runner.tune.loggers import build_loggers
-from ssl_runner.tune.worker import Shared, train_in_tune
-
-RESTARTS = 2
-"""How often a trial goes on from its last checkpoint after its process has died."""
+from ssl_runner.tune.progress import ProgressCallback, SweepProgress
+from ssl_runner.tune.work import Pools, work_of
+from ssl_runner.tune.worker import RESTARTS, Shared, last_line, train_in_tune, trial_of
+from ssl_runner.versions import git_commit
 
 # What a trial takes that only waits for its Ray Train workers. Tune refuses none at all, and any
 # share of a CPU would be missing when the workers want them all: so a byte of memory.
 _WAITING = {"memory": 1.0}
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """A sweep whose data are known.
+
+    Attributes:
+        command: What the command line asks for.
+        results: Where its rows go.
+        dataset: What its trials are trained on.
+        trials: Its trials, full ones first.
+        console: Where the person reads.
+    """
+
+    command: Command
+    results: ResultsFolder
+    dataset: ImageDataset
+    trials: list[Trial]
+    console: Console
+
+    @property
+    def name(self) -> str:
+        return self.command.sweep.name
+
+    def matches(self) -> Matches:
+        """Which of its trials have a row."""
+        return match(self.trials, self.results.known(self.name))
+
+    def say(self, line: str, style: str | None = None) -> None:
+        self.console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def run_sweep(command: Command) -> int:
@@ -42,200 +72,172 @@ def run_sweep(command: Command) -> int:
         The exit code: 0, or 1 if a trial failed.
 
     Raises:
-        ValueError: Over what the user can mend; nothing in the results folder was touched then.
+        InputError: Over invalid input; nothing in the results folder was touched then.
     """
-    console = wide_console()
-    sweep, trials = command.sweep, command.sweep.trials()
     results = ResultsFolder(command.results)
     results.check_writable()
-    with results.alone(sweep.name):
-        return _run_alone(command, results, trials, console)
+    with results.lock_sweep(command.sweep.name):
+        dataset = load_dataset(command.sweep.trial.data.dataset, command.data_dir)
+        trials = identify(command.sweep.trials(), dataset.digest)
+        sweep = _Sweep(command, results, dataset, trials, wide_console())
+        matches = sweep.matches()
+        pending = _pending(sweep, matches)
+        if pending:
+            _run(sweep, matches, pending)
+            results.tidy()
+        return _conclude(sweep)
 
 
-def _run_alone(
-    command: Command, results: ResultsFolder, trials: Sequence[TrialConfig], console: Console
-) -> int:
-    """`run_sweep`, where nobody else runs the sweep."""
-    sweep = command.sweep
-    statuses = {} if command.fresh else results.statuses(sweep.name)
-    kept = {"finished"} if command.retry_failed else {"finished", "failed"}
-    pending = [trial for trial in trials if statuses.get(trial.trial_id) not in kept]
+def _pending(sweep: _Sweep, matches: Matches) -> list[Trial]:
+    """The trials that are to run; says what is there already, and what has changed since."""
+    command, trials = sweep.command, sweep.trials
+    if command.fresh:
+        sweep.results.remove_leftovers(sweep.name, ())
+        return trials
+    done = {"finished"} if command.retry_failed else {"finished", "failed"}
+    pending = [trial for trial in trials if matches.status(trial) not in done]
     if len(pending) < len(trials):
         skipped = len(trials) - len(pending)
-        console.print(f"{skipped} of {len(trials)} trials are in {command.results} already")
-    results.remove_leftovers(sweep.name, statuses)
-    dataset = None
-    if pending:
-        dataset = _run(command, results, pending, console)
-        results.tidy()
-    rows = results.trials(sweep.name)
-    print_comparison(rows[rows["trial_id"].isin([trial.trial_id for trial in trials])], console)
-    page = f"{results.root}/{sweep.name}.html"
-    try:
-        html = render_page(rows, results.epochs(sweep.name), dataset or find_dataset(rows))
-        write_whole(results.filesystem, page, html.encode())
-    except OSError as error:
-        console.print(f"the page could not be written: {error.strerror or error}", style="red")
-    console.print(
-        f"rows: {results.location}/trials   epochs: {results.location}/epochs   "
-        f"(pandas.read_parquet reads them)   page: {results.location}/{sweep.name}.html",
-        highlight=False,
-        soft_wrap=True,
-    )
-    statuses = results.statuses(sweep.name)
-    without = sum(trial.trial_id not in statuses for trial in trials)
-    if without:
-        console.print(
-            f"{without} of {len(trials)} trials have no row: it could not be written, or was deleted "
-            "meanwhile. The same command runs them again.",
-            style="red",
-            soft_wrap=True,
+        sweep.say(f"{skipped} of {len(trials)} trials are in {command.results} already")
+    for what, count in matches.changed.items():
+        sweep.say(
+            f"{count} of {len(trials)} trials have rows from before {what} changed: they run again, "
+            "and the old rows are kept (report --all-versions shows both)",
+            style="yellow",
         )
-    return int(any(statuses.get(trial.trial_id) != "finished" for trial in trials))
+    has_row = {row.trial_id for row in (*matches.rows.values(), *matches.older)}
+    sweep.results.remove_leftovers(sweep.name, has_row)
+    return pending
 
 
-def _run(
-    command: Command, results: ResultsFolder, pending: Sequence[TrialConfig], console: Console
-) -> ImageDataset:
-    """Run the trials that have no row yet; returns what they were trained on."""
-    sweep = command.sweep
+def _run(sweep: _Sweep, matches: Matches, pending: Sequence[Trial]) -> None:
+    """Run the trials that are to run, on a local Ray or on a cluster."""
+    command, results = sweep.command, sweep.results
     if command.address is None:
-        check_fits(sweep, this_machine())
-    dataset = load_dataset(sweep.trial.dataset, command.data_dir)
-    pools = _check_trials(pending, dataset)
-    work = {trial.trial_id: _work(trial, pools[_size_key(trial)]) for trial in pending}
+        check_fits(command.sweep, this_machine())
+    work = _check_trials(pending, sweep.dataset)
     # The longest first: what is left for the end is short, and no core waits long for another.
     pending = sorted(pending, key=lambda trial: -work[trial.trial_id])
-    loggers = build_loggers(command.log, results, sweep.name, lambda line: console.print(line))
-    data_bytes = dataset.train.images.nbytes + dataset.test.images.nbytes
-    with ray_cluster(command.address, data_bytes, command.verbose) as cluster:
-        check_fits(sweep, cluster)
+    loggers = build_loggers(command.log, results, sweep.name, sweep.say)
+    train, test = sweep.dataset.train.images, sweep.dataset.test.images
+    with ray_cluster(command.address, train.nbytes + test.nbytes, command.verbose) as cluster:
+        check_fits(command.sweep, cluster)
         check_shared(results.location, is_local(results.filesystem), cluster)
-        if command.fresh:
-            results.forget(sweep.name, [trial.trial_id for trial in sweep.trials()])
-            for trial in sweep.trials():
-                Checkpoints(results.checkpoints(sweep.name, trial.trial_id)).clear()
-        else:  # what is to be retried has its row until now
-            results.forget(sweep.name, [trial.trial_id for trial in pending])
-        for trial in pending:
-            checkpoints = Checkpoints(results.checkpoints(sweep.name, trial.trial_id))
-            for path in checkpoints.set_aside():
-                console.print(
-                    f"warning: a checkpoint can't be read; the one before it, if any, is used, and it "
-                    f"is set aside as {path}",
-                    style="yellow",
-                    soft_wrap=True,
-                )
-        storage = f"{results.location}/ray" if cluster.scratch is None else str(cluster.scratch)
-        shared = Shared(
-            sweep=sweep.name,
-            question=sweep.question,
-            results=results.location,
-            dataset=[ray.put(dataset)],
-            threads=sweep.threads,
-            cpus_per_worker=sweep.cpus_per_worker,
-            checkpoint_steps=sweep.checkpoint_steps,
-            time_limit=sweep.time_limit,
-            gpus_per_worker=sweep.gpus_per_trial / sweep.trial.num_workers,
-            storage=f"{storage}/{sweep.name}",
-            git_commit=git_commit(),
-            verbose=command.verbose,
-        )
-
-        def on_death(config: TrialConfig, error: str) -> str:
-            reason = _reason(error)
-            setting = shared.setting(config, node="")
-            try:
-                results.write(*failed_rows(config, setting, reason, datetime.now(UTC)))
-            except OSError as written:  # a full disk must not end the other trials
-                reason += f" (and its row could not be written: {written.strerror or written})"
-            return reason
-
-        cleaners = []
-        if sweep.trial.num_workers > 1:
-            from ssl_runner.distributed import FreeWorkers  # a second, for those that need it
-
-            cleaners = [FreeWorkers()]
-        with SweepProgress(pending, [work[t.trial_id] for t in pending], console) as progress:
-            tune.Tuner(
-                tune.with_resources(
-                    tune.with_parameters(train_in_tune, shared=shared),
-                    tune.PlacementGroupFactory([_resources(sweep)]),
-                ),
-                param_space={
-                    "trial": tune.grid_search([dataclasses.asdict(trial) for trial in pending])
-                },
-                tune_config=tune.TuneConfig(
-                    max_concurrent_trials=_concurrent(sweep, cluster),
-                    reuse_actors=True,  # a process imports torch once, not once a trial
-                    trial_dirname_creator=lambda trial: trial.trial_id,
-                    trial_name_creator=lambda trial: TrialConfig(**trial.config["trial"]).label,
-                ),
-                run_config=tune.RunConfig(
-                    name=sweep.name,
-                    storage_path=storage,
-                    callbacks=[
-                        ProgressCallback(progress, on_death, stop_if_asked),
-                        *cleaners,
-                        *loggers,
-                    ],
-                    failure_config=tune.FailureConfig(max_failures=RESTARTS),
-                    verbose=0,
-                ),
-            ).fit()
+        _clear(sweep, matches, pending)
+        with SweepProgress(pending, work, sweep.console) as progress:
+            _tune(sweep, pending, cluster, loggers, progress)
         stop_if_asked()
-    return dataset
 
 
-SizeKey = tuple[int | None, int, float]
-
-
-class Pools(NamedTuple):
-    """Images of the two pools."""
-
-    labeled: int
-    unlabeled: int
-
-
-def _size_key(trial: TrialConfig) -> SizeKey:
-    """What the sizes of a trial's pools depend on."""
-    return trial.subset, trial.holdout, trial.label_fraction
-
-
-def _check_trials(trials: Sequence[TrialConfig], dataset: ImageDataset) -> dict[SizeKey, Pools]:
-    """Try what each trial needs before any of them starts; the pools' sizes by their key.
+def _check_trials(trials: Sequence[Trial], dataset: ImageDataset) -> dict[str, int]:
+    """Try what each trial needs before any of them starts; the work of each by its id.
 
     Raises:
-        ValueError: If the data or a model does not do for a trial.
+        InputError: If the data or a model does not do for a trial.
     """
+    configs = [trial.config for trial in trials]
     channels, height, width = dataset.train.images.shape[1:]
     classes = len(dataset.train.class_names)
-    for name in {trial.model for trial in trials}:
+    for name in {config.network.model for config in configs}:
         build_model(name, channels, (height, width), classes, 0.0)
-    for trial in {trial.method: trial for trial in trials}.values():
-        build_method(trial, torch.full((classes,), 1 / classes))
-    distinct = {_size_key(trial): trial for trial in trials}
-    sizes = {}
-    for key, trial in distinct.items():
-        data = prepare(trial, dataset)
-        sizes[key] = Pools(len(data.labeled), len(data.unlabeled))
-    return sizes
+    for settings in {config.unlabeled.method: config.unlabeled for config in configs}.values():
+        build_method(settings, torch.full((classes,), 1 / classes))
+    pools: dict[tuple[object, ...], Pools] = {}
+    work = {}
+    for trial in trials:
+        data = trial.config.data
+        key = (data.subset, data.holdout, data.label_fraction)  # what the pools' sizes depend on
+        if key not in pools:
+            prepared = prepare(trial.config, dataset)
+            pools[key] = Pools(len(prepared.labeled), len(prepared.unlabeled))
+        work[trial.trial_id] = work_of(trial.config, pools[key])
+    return work
 
 
-def _work(trial: TrialConfig, pools: Pools) -> int:
-    """What a trial has to do at the most, in images; see `progress.images_worked`."""
-    steps = -(-pools.labeled // trial.batch_size)
-    mu = trial.mu or 1
-    if trial.order == "paired":
-        steps = max(steps, -(-pools.unlabeled // (trial.batch_size * mu)))
-    steps = trial.max_steps or trial.epochs * steps
-    unlabeled = 0 if trial.method == "pass" else steps * mu
-    return images_worked(steps * trial.batch_size, unlabeled * trial.batch_size)
+def _clear(sweep: _Sweep, matches: Matches, pending: Sequence[Trial]) -> None:
+    """Delete the rows that are to be replaced, and set aside checkpoints that can't be read."""
+    results = sweep.results
+    if sweep.command.fresh:
+        old = [row.trial_id for row in (*matches.rows.values(), *matches.older)]
+    else:  # what is to be retried has its row until now
+        old = [matches.rows[t.trial_id].trial_id for t in pending if t.trial_id in matches.rows]
+    results.forget(sweep.name, old)
+    for trial in pending:
+        checkpoints = Checkpoints(results.checkpoints(sweep.name, trial.trial_id))
+        if sweep.command.fresh:
+            checkpoints.clear()
+        for path in checkpoints.set_aside():
+            sweep.say(
+                f"warning: a checkpoint can't be read; the one before it, if any, is used, and it is "
+                f"set aside as {path}",
+                style="yellow",
+            )
+
+
+def _tune(
+    sweep: _Sweep,
+    pending: Sequence[Trial],
+    cluster: Cluster,
+    loggers: Sequence[tune.Callback],
+    progress: SweepProgress,
+) -> None:
+    """Hand the trials to Ray Tune, and wait until all of them have ended."""
+    config, results = sweep.command.sweep, sweep.results
+    storage = f"{results.location}/ray" if cluster.scratch is None else str(cluster.scratch)
+    shared = Shared(
+        sweep=config.name,
+        question=config.question,
+        results=results.location,
+        dataset=[ray.put(sweep.dataset)],
+        threads=config.threads,
+        cpus_per_worker=config.cpus_per_worker,
+        checkpoint_steps=config.checkpoint_steps,
+        time_limit=config.time_limit,
+        gpus_per_worker=config.gpus_per_trial / config.trial.compute.num_workers,
+        storage=f"{storage}/{config.name}",
+        git_commit=git_commit(),
+        verbose=sweep.command.verbose,
+    )
+
+    def on_death(trial: Trial, error: str) -> str:
+        reason = last_line(error) or "the trial's process died"
+        context = shared.context(trial, node="")
+        try:
+            results.write(*failed_rows(trial, context, reason, datetime.now(UTC)))
+        except OSError as written:  # a full disk must not end the other trials
+            reason += f" (and its row could not be written: {written.strerror or written})"
+        return reason
+
+    callbacks = [ProgressCallback(progress, on_death, stop_if_asked), *loggers]
+    if config.trial.compute.num_workers > 1:
+        from ssl_runner.tune.distributed import FreeWorkers  # a second, for those that need it
+
+        callbacks.append(FreeWorkers())
+    tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(train_in_tune, shared=shared),
+            tune.PlacementGroupFactory([_resources(config)]),
+        ),
+        param_space={"trial": tune.grid_search([trial.plain() for trial in pending])},
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=_concurrent(config, cluster),
+            reuse_actors=True,  # a process imports torch once, not once a trial
+            trial_dirname_creator=lambda trial: trial.trial_id,
+            trial_name_creator=lambda trial: trial_of(trial).config.description,
+        ),
+        run_config=tune.RunConfig(
+            name=config.name,
+            storage_path=storage,
+            callbacks=callbacks,
+            failure_config=tune.FailureConfig(max_failures=RESTARTS),
+            verbose=0,
+        ),
+    ).fit()
 
 
 def _resources(sweep: SweepConfig) -> dict[str, float]:
     """What Tune reserves for a trial. Ray Train reserves for its workers itself."""
-    if sweep.trial.num_workers > 1:
+    if sweep.trial.compute.num_workers > 1:
         return _WAITING
     resources = {"CPU": sweep.cpus_per_worker}
     if sweep.gpus_per_trial:
@@ -245,19 +247,35 @@ def _resources(sweep: SweepConfig) -> dict[str, float]:
 
 def _concurrent(sweep: SweepConfig, cluster: Cluster) -> int | None:
     """Trials at a time: no more than fit with all their workers, or two would wait for each other."""
-    if sweep.trial.num_workers == 1:
+    workers = sweep.trial.compute.num_workers
+    if workers == 1:
         return sweep.max_concurrent
-    workers = sweep.trial.num_workers
     fit = int(sum(cluster.each("CPU")) // (sweep.cpus_per_worker * workers))
     if sweep.gpus_per_trial:
         fit = min(fit, int(sum(cluster.each("GPU")) // sweep.gpus_per_trial))
     return min(max(fit, 1), sweep.max_concurrent or max(fit, 1))
 
 
-def _reason(error: str) -> str:
-    """Why a trial's process could not write its own row, in a line."""
-    lines = [line for line in error.strip().splitlines() if line.strip()]
-    # Ray goes on with a lecture on what else it may have been.
-    return (
-        lines[-1].strip().partition(" Some common causes")[0] if lines else "the trial's process died"
+def _conclude(sweep: _Sweep) -> int:
+    """Print the comparison, write the page, and say where the files are; the exit code."""
+    results, matches = sweep.results, sweep.matches()
+    rows = results.trials(sweep.name)
+    ids = {row.trial_id for row in matches.rows.values()}
+    print_comparison(rows[rows["trial_id"].isin(ids)], sweep.console)
+    try:
+        html = render_page(newest(rows), results.epochs(sweep.name), sweep.dataset)
+        write_whole(results.filesystem, f"{results.root}/{sweep.name}.html", html.encode())
+    except OSError as error:
+        sweep.say(f"the page could not be written: {error.strerror or error}", style="red")
+    sweep.say(
+        f"rows: {results.location}/trials   epochs: {results.location}/epochs   "
+        f"(pandas.read_parquet reads them)   page: {results.location}/{sweep.name}.html"
     )
+    without = sum(matches.status(trial) is None for trial in sweep.trials)
+    if without:
+        sweep.say(
+            f"{without} of {len(sweep.trials)} trials have no row: it could not be written, or was "
+            "deleted meanwhile. The same command runs them again.",
+            style="red",
+        )
+    return int(any(matches.status(trial) != "finished" for trial in sweep.trials))

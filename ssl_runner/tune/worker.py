@@ -8,10 +8,13 @@ import ray
 import torch
 from ray import tune
 
-from ssl_runner.checkpoint import Checkpoints
-from ssl_runner.config import TrialConfig
+from ssl_runner.identity import Trial
 from ssl_runner.results import ResultsFolder
-from ssl_runner.trial import Rows, Setting, failed_rows, loggers_place, run_trial, time_limit
+from ssl_runner.time_limit import time_limit
+from ssl_runner.trial import Rows, RunContext, failed_rows, finish_trial, run_trial
+
+RESTARTS = 2
+"""How often a trial resumes from its last checkpoint after its process, or one of its workers, died."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,12 @@ class Shared:
     git_commit: str | None
     verbose: bool
 
-    def setting(self, config: TrialConfig, node: str) -> Setting:
+    def context(self, trial: Trial, node: str) -> RunContext:
         """Where a trial runs and keeps its state."""
-        return Setting(
+        return RunContext(
             sweep=self.sweep,
             question=self.question,
-            checkpoints=ResultsFolder(self.results).checkpoints(self.sweep, config.trial_id),
+            checkpoints=ResultsFolder(self.results).checkpoints(self.sweep, trial.trial_id),
             threads=self.threads,
             checkpoint_steps=self.checkpoint_steps,
             git_commit=self.git_commit,
@@ -60,51 +63,67 @@ class Shared:
         )
 
 
-_TOLD = ("status", "error", "steps", "test_loss", "test_accuracy", "best_epoch")
-"""What Tune's callbacks are told of a trial that has ended."""
+def trial_of(tune_trial: Any) -> Trial:
+    """Our trial behind one of Ray Tune's."""
+    return Trial.from_plain(tune_trial.config["trial"])
+
+
+def logger_step(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Where an epoch stands on the axis of Tune's loggers: at its step, by the name that Tune has
+    for it. Left to itself Tune counts reports, from 1 again in a trial that resumes."""
+    return {"timesteps_total": metrics["steps"]}
+
+
+_REPORTED = ("status", "error", "steps", "test_loss", "test_accuracy", "best_epoch")
+"""What Tune's callbacks get of a trial that has ended."""
 
 
 def train_in_tune(param: dict[str, Any], shared: Shared) -> None:
     """A Tune function: one trial, in this process or over Ray Train's workers."""
-    config = TrialConfig(**param["trial"])
+    trial = Trial.from_plain(param["trial"])
     node: str = ray.get_runtime_context().get_node_id()[:12]
-    setting = shared.setting(config, node)
+    context = shared.context(trial, node)
     results = ResultsFolder(shared.results)
-    if (row := results.status(shared.sweep, config.trial_id)) is not None:
+    if (row := results.status(shared.sweep, trial.trial_id)) is not None:
         tune.report(row)  # this trial's process died when its row was written
         return
     started = datetime.now(UTC)
 
-    def give_up(reason: str) -> None:
-        results.write(*failed_rows(config, setting, reason, started))
-        Checkpoints(setting.checkpoints).clear()
+    def on_timeout(reason: str) -> None:
+        finish_trial(results, failed_rows(trial, context, reason, started), context)
 
-    with time_limit(shared.time_limit, give_up):
-        rows = _train(config, setting, shared)
-    results.write(*rows)
-    Checkpoints(setting.checkpoints).clear()  # only now: until the row is there they are needed
-    known = {name: rows[0].get(name) for name in _TOLD}
+    with time_limit(shared.time_limit, on_timeout):
+        rows = _train(trial, context, shared)
+    finish_trial(results, rows, context)
+    known = {name: rows[0].get(name) for name in _REPORTED}
     tune.report({name: value for name, value in known.items() if value is not None or name == "error"})
 
 
-def _train(config: TrialConfig, setting: Setting, shared: Shared) -> Rows:
+def _train(trial: Trial, context: RunContext, shared: Shared) -> Rows:
     """The trial's rows, from this process or from Ray Train's workers."""
-    if config.num_workers == 1:
+    if trial.config.compute.num_workers == 1:
         return run_trial(
-            config,
+            trial,
             ray.get(shared.dataset[0]),
-            setting,
-            lambda metrics: tune.report(metrics | loggers_place(metrics)),
+            context,
+            lambda metrics: tune.report(metrics | logger_step(metrics)),
             device=torch.device("cuda" if shared.gpus_per_worker else "cpu"),
         )
-    from ssl_runner.distributed import run_over_workers  # a second, for those that need it
+    from ssl_runner.tune.distributed import run_over_workers  # a second, for those that need it
 
     return run_over_workers(
-        config,
+        trial,
         shared.dataset[0],
-        setting,
+        context,
         cpus_per_worker=shared.cpus_per_worker,
         gpus_per_worker=shared.gpus_per_worker,
         storage=shared.storage,
         verbose=shared.verbose,
     )
+
+
+def last_line(error: str) -> str:
+    """Why a process died, in a line: the last that it, or Ray, wrote of it."""
+    lines = [line for line in error.strip().splitlines() if line.strip()]
+    # Ray adds a list of common causes.
+    return lines[-1].strip().partition(" Some common causes")[0] if lines else ""

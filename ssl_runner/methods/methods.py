@@ -1,83 +1,12 @@
-"""What is learned from an unlabeled batch. A method knows nothing of Ray, files or ranks."""
-
-from collections.abc import Callable
-from dataclasses import dataclass
+"""The built-in methods for the unlabeled batch."""
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from ssl_runner.config import TrialConfig, did_you_mean
-from ssl_runner.imports import import_by_path
+from ssl_runner.methods.base import Method, Networks, UnlabeledBatch
+from ssl_runner.methods.settings import MethodSettings
 
 # B = images in this rank's batch, C = channels, H and W = height and width, K = classes
-
-Scores = Callable[[torch.Tensor], torch.Tensor]
-"""Class scores before softmax, float32 (B, K), of float images in [0, 1], (B, C, H, W)."""
-
-
-@dataclass(frozen=True)
-class Networks:
-    """The model that is trained, as a method may call it.
-
-    Attributes:
-        student: In training mode, with gradient. Its batch-norm layers, if any, normalise an unlabeled
-            batch by its own statistics and leave their running averages alone, which are those of
-            the labeled images (as Oliver et al. 2018 do, appendix B).
-        predict: The same weights in evaluation mode, without gradient: what targets are made of.
-        teacher: The averaged weights likewise; the student's own where none are kept.
-    """
-
-    student: Scores
-    predict: Scores
-    teacher: Scores
-
-
-@dataclass(frozen=True)
-class UnlabeledBatch:
-    """What a method sees of an unlabeled batch: views of the images, and no label.
-
-    Attributes:
-        weak: The weak view of this number (0, 1, …) of each image: flipped and shifted by chance.
-        strong: The strong view of this number.
-        mean: The mean of a tensor (B, …) over the images of all workers; without gradient.
-        record: Called with `confidence_B=` (of the target), `accepted_B=` (whether it counts) and
-            `pseudo_B=` (its class), any of them, for the table.
-    """
-
-    weak: Callable[[int], torch.Tensor]
-    strong: Callable[[int], torch.Tensor]
-    mean: Callable[[torch.Tensor], torch.Tensor]
-    record: Callable[..., None]
-
-
-class Method(nn.Module):
-    """A method: what it keeps from step to step are its buffers, saved and restored with them.
-
-    Args:
-        config: The trial, with its hyper-parameters written out (`TrialConfig.resolved`).
-        shares_K: Share of each class in the labeled pool.
-    """
-
-    needs_unlabeled = True
-
-    def __init__(self, config: TrialConfig, shares_K: torch.Tensor) -> None:
-        super().__init__()
-        self.config = config
-
-    def unlabeled_loss(
-        self, networks: Networks, batch: UnlabeledBatch, step: int
-    ) -> torch.Tensor | None:
-        """The mean loss of this rank's images, with its gradient; None: nothing is to be learned.
-
-        Its weight λ with the ramp, the average over the ranks and the step are the loop's.
-
-        Args:
-            networks: The model.
-            batch: Views of the images.
-            step: Optimizer steps taken so far.
-        """
-        raise NotImplementedError
 
 
 class Pass(Method):
@@ -98,10 +27,10 @@ class PseudoLabel(Method):
 
     def unlabeled_loss(self, networks: Networks, batch: UnlabeledBatch, step: int) -> torch.Tensor:
         """Cross entropy with the arg-max, where its probability is at least τ."""
-        assert self.config.threshold is not None
+        assert self.settings.threshold is not None
         scores_BK = networks.student(batch.weak(0))
         confidence_B, pseudo_B = scores_BK.detach().softmax(1).max(1)
-        accepted_B = confidence_B >= self.config.threshold
+        accepted_B = confidence_B >= self.settings.threshold
         batch.record(confidence_B=confidence_B, accepted_B=accepted_B, pseudo_B=pseudo_B)
         return (F.cross_entropy(scores_BK, pseudo_B, reduction="none") * accepted_B).mean()
 
@@ -152,8 +81,8 @@ class FixMatch(Method):
     shares_K: torch.Tensor
     mean_K: torch.Tensor
 
-    def __init__(self, config: TrialConfig, shares_K: torch.Tensor) -> None:
-        super().__init__(config, shares_K)
+    def __init__(self, settings: MethodSettings, shares_K: torch.Tensor) -> None:
+        super().__init__(settings, shares_K)
         self.register_buffer("shares_K", shares_K, persistent=False)
         self.register_buffer("mean_K", torch.full_like(shares_K, 1 / len(shares_K)))
 
@@ -161,28 +90,28 @@ class FixMatch(Method):
         """Cross entropy of the strong view with the weak view's target, where that is confident."""
         scores_BK = networks.predict(batch.weak(0))
         probability_BK = scores_BK.softmax(1)
-        if self.config.alignment or self.has_class_thresholds:
+        if self.settings.alignment or self.has_class_thresholds:
             self.move(self.mean_K, batch.mean(probability_BK))
-        if self.config.alignment:
+        if self.settings.alignment:
             scores_BK = scores_BK + (self.shares_K / self.mean_K).log()
             probability_BK = scores_BK.softmax(1)
         confidence_B, pseudo_B = probability_BK.max(1)
         accepted_B = confidence_B >= self.thresholds(confidence_B, batch)[pseudo_B]
         batch.record(confidence_B=confidence_B, accepted_B=accepted_B, pseudo_B=pseudo_B)
-        temperature = self.config.temperature
+        temperature = self.settings.temperature
         target = (scores_BK / temperature).softmax(1) if temperature else pseudo_B
         strong_BK = networks.student(batch.strong(0))
         return (F.cross_entropy(strong_BK, target, reduction="none") * accepted_B).mean()
 
     def move(self, running: torch.Tensor, new: torch.Tensor) -> None:
         """One step of a running mean."""
-        assert self.config.momentum is not None
-        running.lerp_(new, 1 - self.config.momentum)
+        assert self.settings.momentum is not None
+        running.lerp_(new, 1 - self.settings.momentum)
 
     def thresholds(self, confidence_B: torch.Tensor, batch: UnlabeledBatch) -> torch.Tensor:
         """The confidence from which a pseudo-label counts, for each class, (K,)."""
-        assert self.config.threshold is not None
-        return torch.full_like(self.mean_K, self.config.threshold)
+        assert self.settings.threshold is not None
+        return torch.full_like(self.mean_K, self.settings.threshold)
 
 
 class FreeMatch(FixMatch):
@@ -199,44 +128,11 @@ class FreeMatch(FixMatch):
     has_class_thresholds = True
     confidence: torch.Tensor
 
-    def __init__(self, config: TrialConfig, shares_K: torch.Tensor) -> None:
-        super().__init__(config, shares_K)
+    def __init__(self, settings: MethodSettings, shares_K: torch.Tensor) -> None:
+        super().__init__(settings, shares_K)
         self.register_buffer("confidence", shares_K.new_tensor(1 / len(shares_K)))
 
     def thresholds(self, confidence_B: torch.Tensor, batch: UnlabeledBatch) -> torch.Tensor:
         """The global threshold, lower for classes that are seldom predicted."""
         self.move(self.confidence, batch.mean(confidence_B))
         return self.mean_K / self.mean_K.max() * self.confidence
-
-
-METHODS: dict[str, type[Method]] = {
-    "pass": Pass,
-    "pseudo_label": PseudoLabel,
-    "pi_model": PiModel,
-    "mean_teacher": MeanTeacher,
-    "fixmatch": FixMatch,
-    "freematch": FreeMatch,
-}
-
-
-def build_method(config: TrialConfig, shares_K: torch.Tensor) -> Method:
-    """The method of a trial: a built-in one, or one's own by its import path `package.module:Class`.
-
-    Args:
-        config: The trial.
-        shares_K: Share of each class in the labeled pool.
-
-    Raises:
-        ValueError: If there is none, or it is no `Method`.
-    """
-    name = config.method
-    if name in METHODS:
-        return METHODS[name](config.resolved(), shares_K)
-    if ":" not in name:
-        raise ValueError(f"unknown method {name!r}. {did_you_mean(name, tuple(METHODS))}")
-    make = import_by_path(name, "method")
-    if not (isinstance(make, type) and issubclass(make, Method)):
-        raise ValueError(
-            f"method {name!r} must be a subclass of ssl_runner.methods.Method, got {make!r}."
-        )
-    return make(config.resolved(), shares_K)

@@ -13,11 +13,9 @@ from ray.tune import Callback
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
-from ssl_runner.config import TrialConfig
-from ssl_runner.trial import Rows, Setting, failed_rows, loggers_place, run_trial
-
-RESTARTS = 2
-"""How often a trial goes on from its last checkpoint after a worker has died."""
+from ssl_runner.identity import Trial
+from ssl_runner.trial import Rows, RunContext, failed_rows, run_trial
+from ssl_runner.tune.worker import RESTARTS, last_line, logger_step, trial_of
 
 
 def _work(shared: dict[str, Any]) -> Rows:
@@ -25,12 +23,12 @@ def _work(shared: dict[str, Any]) -> Rows:
 
     def tell(metrics: dict[str, Any]) -> None:
         # A barrier: every rank comes by, after every epoch.
-        ray.train.report(metrics | loggers_place(metrics))
+        ray.train.report(metrics | logger_step(metrics))
 
     return run_trial(
-        shared["config"],
+        shared["trial"],
         ray.get(shared["dataset"]),
-        shared["setting"],
+        shared["context"],
         tell,
         device=get_device(),
         group=dist.group.WORLD,
@@ -38,16 +36,16 @@ def _work(shared: dict[str, Any]) -> Rows:
 
 
 def run_over_workers(
-    config: TrialConfig,
+    trial: Trial,
     dataset_ref: Any,
-    setting: Setting,
+    context: RunContext,
     *,
     cpus_per_worker: float,
     gpus_per_worker: float,
     storage: str,
     verbose: bool,
 ) -> Rows:
-    """Run a trial over `config.num_workers` processes, from inside a Tune trial.
+    """Run a trial over `num_workers` processes, from inside a Tune trial.
 
     Args:
         dataset_ref: The data set in Ray's object store.
@@ -58,22 +56,22 @@ def run_over_workers(
     Returns:
         Rank 0's rows.
     """
-    started = datetime.now(UTC)
-    resources = {"CPU": cpus_per_worker, "memory": float(_mark(config.trial_id))}
+    started, compute = datetime.now(UTC), trial.config.compute
+    resources = {"CPU": cpus_per_worker, "memory": float(_owner_bytes(trial.trial_id))}
     if gpus_per_worker:
         resources["GPU"] = gpus_per_worker
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"config": config, "dataset": dataset_ref, "setting": setting},
+        train_loop_config={"trial": trial, "dataset": dataset_ref, "context": context},
         scaling_config=ScalingConfig(
-            num_workers=config.num_workers
-            if config.min_workers is None
-            else (config.min_workers, config.num_workers),
+            num_workers=compute.num_workers
+            if compute.min_workers is None
+            else (compute.min_workers, compute.num_workers),
             use_gpu=gpus_per_worker > 0,
             resources_per_worker=resources,
         ),
         run_config=RunConfig(
-            name=f"{setting.sweep}--{config.trial_id}",
+            name=f"{context.sweep}--{trial.trial_id}",
             storage_path=storage,
             failure_config=FailureConfig(max_failures=RESTARTS, controller_failure_limit=RESTARTS),
             callbacks=[TuneReportCallback()],
@@ -83,11 +81,11 @@ def run_over_workers(
     try:
         rows: Rows = trainer.fit().return_value
     except ray.train.TrainingFailedError as error:
-        return failed_rows(config, setting, _reason(error), started)
+        return failed_rows(trial, context, _reason(error), started)
     return rows
 
 
-def _mark(trial_id: str) -> int:
+def _owner_bytes(trial_id: str) -> int:
     """Bytes of memory that each worker of a trial asks for, up to a megabyte: the one thing that
     Ray tells of a reservation and Ray Train lets us choose, so it says whose the reservation is. Two
     trials have the same once in a million; freed with the other, one goes on from its checkpoint."""
@@ -104,7 +102,7 @@ def _free_workers(trial_id: str) -> None:
     for group_id, group in placement_group_table().items():
         marks = {bundle.get("memory") for bundle in group["bundles"].values()}
         # A group's id ends with that of its job: another sweep's are its own affair.
-        if group_id.endswith(job) and group["state"] != "REMOVED" and marks == {_mark(trial_id)}:
+        if group_id.endswith(job) and group["state"] != "REMOVED" and marks == {_owner_bytes(trial_id)}:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group_id))))
 
 
@@ -112,15 +110,14 @@ class FreeWorkers(Callback):  # type: ignore[misc]
     """Frees a trial's workers when its own process has died, before it goes on or is given up."""
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        _free_workers(TrialConfig(**trial.config["trial"]).trial_id)
+        _free_workers(trial_of(trial).trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        _free_workers(TrialConfig(**trial.config["trial"]).trial_id)
+        _free_workers(trial_of(trial).trial_id)
 
 
 def _reason(error: Exception) -> str:
     """The first worker's own words, where there are any."""
     failures = getattr(error, "worker_failures", None) or {}
     cause = next(iter(failures.values()), error)
-    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(cause).__name__
+    return last_line(str(cause)) or type(cause).__name__

@@ -12,6 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ssl_runner.config import TrialConfig
+from ssl_runner.identity import Trial
+from ssl_runner.tune.work import work_done
+from ssl_runner.tune.worker import trial_of
 
 
 def _duration(seconds: float) -> str:
@@ -20,20 +23,11 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def images_worked(labeled: int, unlabeled: int) -> int:
-    """Work in images: one that is learned from without its label is seen in two views."""
-    return labeled + 2 * unlabeled
-
-
-def _worked(metrics: Mapping[str, Any]) -> int:
-    return images_worked(metrics["images"], metrics["unlabeled_images_seen"])
-
-
 def _place(config: TrialConfig, metrics: Mapping[str, Any] | None) -> str:
     """How far a trial is, in what its budget is in."""
-    if config.max_steps is not None:
-        return f"{metrics['steps'] if metrics else 0:,} of {config.max_steps:,} steps"
-    return f"{metrics['epoch'] if metrics else '–'} of {config.epochs}"
+    if config.budget.max_steps is not None:
+        return f"{metrics['steps'] if metrics else 0:,} of {config.budget.max_steps:,} steps"
+    return f"{metrics['epoch'] if metrics else '–'} of {config.budget.epochs}"
 
 
 class SweepProgress:
@@ -41,13 +35,13 @@ class SweepProgress:
 
     Args:
         trials: The trials that are to run.
-        work: What each of them has to do at the most, as `images_worked`.
+        work: What each of them has to do at most, from `work_of`, by its id.
         console: Where to say it.
     """
 
-    def __init__(self, trials: Sequence[TrialConfig], work: Sequence[int], console: Console) -> None:
-        self.configs = {trial.trial_id: trial for trial in trials}
-        self.work = dict(zip(self.configs, work, strict=True))
+    def __init__(self, trials: Sequence[Trial], work: Mapping[str, int], console: Console) -> None:
+        self.configs = {trial.trial_id: trial.config for trial in trials}
+        self.work = {trial_id: work[trial_id] for trial_id in self.configs}
         self.console = console
         self.running: dict[str, Mapping[str, Any] | None] = {}
         self.ended: dict[str, str] = {}
@@ -74,14 +68,14 @@ class SweepProgress:
         """A trial has finished an epoch."""
         if trial_id not in self.head_start:
             epochs_before = int(metrics["epoch"]) - 1
-            per_epoch = _worked(metrics) // int(metrics["epoch"])
+            per_epoch = work_done(metrics) // int(metrics["epoch"])
             self.head_start[trial_id] = epochs_before * per_epoch
         self.running[trial_id] = metrics
         if not self.live:
             config = self.configs[trial_id]
-            unit = "" if config.max_steps else "epoch "
+            unit = "" if config.budget.max_steps else "epoch "
             self._say(
-                f"{config.label}: {unit}{_place(config, metrics)}, "
+                f"{config.description}: {unit}{_place(config, metrics)}, "
                 f"train {metrics['train_loss']:.3f} / {metrics['train_accuracy']:.2%}, "
                 f"validation {metrics['validation_loss']:.3f} / "
                 f"{metrics['validation_accuracy']:.2%}, "
@@ -93,9 +87,9 @@ class SweepProgress:
         self.running.pop(trial_id, None)
         self.ended[trial_id] = status
         if error:
-            self._say(f"{self.configs[trial_id].label}: {status}: {error}")
+            self._say(f"{self.configs[trial_id].description}: {status}: {error}")
         elif not self.live:
-            self._say(f"{self.configs[trial_id].label}: {status}, {self._left()}")
+            self._say(f"{self.configs[trial_id].description}: {status}, {self._left()}")
 
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -113,7 +107,7 @@ class SweepProgress:
 
     def _done(self) -> int:
         """Images learned from so far; those an early stop spares count as done."""
-        under_way = sum(_worked(metrics) for metrics in self.running.values() if metrics)
+        under_way = sum(work_done(metrics) for metrics in self.running.values() if metrics)
         return under_way + sum(self.work[trial_id] for trial_id in self.ended)
 
     def _table(self) -> Group:
@@ -124,10 +118,10 @@ class SweepProgress:
         for trial_id, metrics in tuple(self.running.items()):
             config = self.configs[trial_id]
             if metrics is None:
-                table.add_row(config.label, _place(config, None), "–", "–", "–")
+                table.add_row(config.description, _place(config, None), "–", "–", "–")
                 continue
             table.add_row(
-                config.label,
+                config.description,
                 _place(config, metrics),
                 f"{metrics['images_per_second']:,.0f}",
                 f"{metrics['validation_loss']:.3f}",
@@ -142,7 +136,7 @@ class ProgressCallback(tune.Callback):  # type: ignore[misc]
 
     Args:
         progress: What follows the sweep.
-        on_death: Writes the row of a trial that could not do so itself, given its config and why;
+        on_death: Writes the row of a trial that could not do so itself, given the trial and why;
             returns the reason in words.
         stop_if_asked: Called again and again; raises KeyboardInterrupt after Ctrl-C.
     """
@@ -150,7 +144,7 @@ class ProgressCallback(tune.Callback):  # type: ignore[misc]
     def __init__(
         self,
         progress: SweepProgress,
-        on_death: Callable[[TrialConfig, str], str],
+        on_death: Callable[[Trial, str], str],
         stop_if_asked: Callable[[], None],
     ) -> None:
         self.progress = progress
@@ -165,21 +159,21 @@ class ProgressCallback(tune.Callback):  # type: ignore[misc]
         self.stop_if_asked()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.progress.started(_config_of(trial).trial_id)
+        self.progress.started(trial_of(trial).trial_id)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        trial_id = _config_of(trial).trial_id
+        trial_id = trial_of(trial).trial_id
         if "status" in result:
             self.progress.end(trial_id, result["status"], result["error"])
         else:
             self.progress.epoch(trial_id, result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        config = _config_of(trial)
-        error = self.on_death(config, _error_text(trial))
-        self.progress.end(config.trial_id, "failed", error)
+        ours = trial_of(trial)
+        error = self.on_death(ours, _error_text(trial))
+        self.progress.end(ours.trial_id, "failed", error)
 
 
 def _error_text(trial: Any) -> str:
@@ -187,7 +181,3 @@ def _error_text(trial: Any) -> str:
     storage, which may be there only later."""
     path = Path(trial.error_file) if trial.error_file else None
     return path.read_text() if path is not None and path.exists() else ""
-
-
-def _config_of(trial: Any) -> TrialConfig:
-    return TrialConfig(**trial.config["trial"])

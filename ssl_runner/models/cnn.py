@@ -1,12 +1,10 @@
-"""The classifiers, by name or by import path."""
-
-from collections.abc import Callable
+"""The built-in classifiers."""
 
 import torch
 from torch import nn
 
-from ssl_runner.config import did_you_mean
-from ssl_runner.imports import import_by_path
+from ssl_runner.errors import InputError
+from ssl_runner.models import blocked
 
 # B = images, C = channels, H and W = height and width, K = classes
 
@@ -23,24 +21,26 @@ class CNN(nn.Module):
         dropout: Share of the 128 hidden features that is dropped while training.
 
     Raises:
-        ValueError: If the images are too small.
+        InputError: If the images are too small.
     """
+
+    convolution: type[nn.Conv2d] = blocked.Conv2d
 
     def __init__(self, channels: int, size: tuple[int, int], classes: int, dropout: float) -> None:
         super().__init__()
         height, width = size
         if min(size) < 4:
-            raise ValueError(
+            raise InputError(
                 f"images must be at least 4×4 for {type(self).__name__}, which halves them twice, got "
                 f"{height}×{width}. Name a model of your own as package.module:Class."
             )
         halves, quarters = (height // 2, width // 2), (height // 4, width // 4)
         pool_1, pool_2 = self.pools(halves, quarters)
         self.features = nn.Sequential(
-            nn.Conv2d(channels, 32, 3, padding=1),
+            self.convolution(channels, 32, 3, padding=1),
             pool_1,
             nn.ReLU(),
-            nn.Conv2d(32, 64, 3, padding=1),
+            self.convolution(32, 64, 3, padding=1),
             pool_2,
             nn.ReLU(),
         )
@@ -58,15 +58,21 @@ class CNN(nn.Module):
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Class scores before softmax, shape (B, K), of float images in [0, 1]."""
-        scores_BK: torch.Tensor = self.classifier(self.features(images_BCHW))
+        features_BCHW: torch.Tensor = self.features(images_BCHW)
+        if features_BCHW.is_mkldnn:
+            features_BCHW = features_BCHW.to_dense()
+        scores_BK: torch.Tensor = self.classifier(features_BCHW)
         return scores_BK
 
 
 class AdaptiveCNN(CNN):
     """`CNN` with adaptive average pooling in place of max-pooling.
 
-    Average pooling and ReLU do not commute, so here ReLU stands before the pool.
+    Average pooling and ReLU do not commute, so here ReLU stands before the pool. The convolutions
+    are plain ones: oneDNN's adaptive pooling takes only sizes that divide.
     """
+
+    convolution = nn.Conv2d
 
     def __init__(self, channels: int, size: tuple[int, int], classes: int, dropout: float) -> None:
         super().__init__(channels, size, classes, dropout)
@@ -76,32 +82,3 @@ class AdaptiveCNN(CNN):
     def pools(self, halves: tuple[int, int], quarters: tuple[int, int]) -> tuple[nn.Module, nn.Module]:
         """Adaptive average pooling to 14×14 and to 7×7 for images of 28×28."""
         return nn.AdaptiveAvgPool2d(halves), nn.AdaptiveAvgPool2d(quarters)
-
-
-MODELS: dict[str, Callable[[int, tuple[int, int], int, float], nn.Module]] = {
-    "CNN": CNN,
-    "AdaptiveCNN": AdaptiveCNN,
-}
-
-
-def build_model(
-    name: str, channels: int, size: tuple[int, int], classes: int, dropout: float
-) -> nn.Module:
-    """A fresh model, its weights drawn from torch's global generator.
-
-    Args:
-        name: A key of `MODELS`, or an import path `package.module:Class` of one's own, called
-            with the same four arguments.
-
-    Raises:
-        ValueError: If there is no such model, or it does not do for such images.
-    """
-    if name in MODELS:
-        return MODELS[name](channels, size, classes, dropout)
-    if ":" not in name:
-        raise ValueError(f"unknown model {name!r}. {did_you_mean(name, tuple(MODELS))}")
-    make = import_by_path(name, "model")
-    model = make(channels, size, classes, dropout) if callable(make) else make
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"model {name!r} must make a torch.nn.Module, got {type(model).__name__}.")
-    return model

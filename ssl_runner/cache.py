@@ -10,7 +10,7 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
-from ssl_runner.datasets.arrays import DataError
+from ssl_runner.errors import DataError
 
 
 class CacheError(DataError):

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from ssl_runner import keyed
-from ssl_runner.keyed import EXACT_UP_TO, Permutation, generator, scattered, seed_of
+from ssl_runner import keyed_random
+from ssl_runner.keyed_random import EXACT_UP_TO, Permutation, generator, scattered, seed_of
 
 # n = entries of a permutation
 
@@ -141,7 +141,7 @@ def test_a_bad_shuffle_would_be_noticed(bad: str, monkeypatch: pytest.MonkeyPatc
     elif bad == "chunks as they come":
         order = positions // 64 * 64 * (n >> 18) + generator((1,)).permutation(64)[positions % 64]
     else:
-        monkeypatch.setattr(keyed, "_ROUNDS", 2)
+        monkeypatch.setattr(keyed_random, "_ROUNDS", 2)
         order = Permutation(n, (0,)).at(positions)
     assert max(suspicions(order, generator((2,)).permutation(order), n).values()) > 10
 

@@ -1,0 +1,76 @@
+"""A trial's identity: what decides its outcome, its settings, its data and a person's own code."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ssl_runner.config import TrialConfig, short_hash
+from ssl_runner.imports import source_digests
+from ssl_runner.settings import is_import_path
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial that can be run: its settings, and what else decides its outcome.
+
+    Attributes:
+        config: The settings, resolved.
+        data_digest: Tells the data from any other.
+        sources: A person's own model and method: `module digest` for each file, sorted; empty where
+            both are built in.
+    """
+
+    config: TrialConfig
+    data_digest: str
+    sources: tuple[str, ...] = ()
+
+    @property
+    def settings_id(self) -> str:
+        """The id of the settings alone."""
+        return self.config.settings_id
+
+    @cached_property
+    def trial_id(self) -> str:
+        """Ten hex digits: equal trials have equal ids on every machine, and changed data or changed
+        code another one."""
+        parts = [self.config.identity(), self.data_digest, list(self.sources)]
+        return short_hash(parts)
+
+    def plain(self) -> dict[str, Any]:
+        """The trial as plain values, as Ray Tune takes them."""
+        return {
+            "settings": self.config.flat(),
+            "data_digest": self.data_digest,
+            "sources": list(self.sources),
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "Trial":
+        """The way back from `plain`."""
+        config = TrialConfig.of(**plain["settings"])
+        return cls(config, plain["data_digest"], tuple(plain["sources"]))
+
+
+def own_code(config: TrialConfig) -> list[str]:
+    """The import paths of a person's own model and method. Their data set is known by its content."""
+    names = (config.network.model, config.unlabeled.method)
+    return [name for name in names if is_import_path(name)]
+
+
+def identify(configs: Sequence[TrialConfig], data_digest: str) -> list[Trial]:
+    """Each config with what else decides its outcome.
+
+    Raises:
+        InputError: If a model or method can't be found.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    trials = []
+    for config in configs:
+        sources: set[str] = set()
+        for path in own_code(config):
+            if path not in found:
+                found[path] = source_digests(path)
+            sources |= set(found[path])
+        trials.append(Trial(config.resolved(), data_digest, tuple(sorted(sources))))
+    return trials

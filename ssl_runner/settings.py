@@ -1,0 +1,180 @@
+"""What a setting is: its default, its meaning, the range it keeps, and the value that changes nothing.
+
+The groups of settings are frozen dataclasses beside the code that uses them (`datasets/settings.py`,
+`train/settings.py`, …). A field made by `setting` is all there is to add: flags, study files, checks,
+the trial's identity and the table's columns are read off it. Nothing here needs NumPy, torch or Ray.
+"""
+
+import dataclasses
+import math
+import re
+import types
+import typing
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
+
+from ssl_runner.errors import did_you_mean, require
+
+BELOW_1 = math.nextafter(1, 0)
+
+_LARGEST = 1 << 63
+
+
+def _number(value: object) -> object:
+    """YAML's `yes` must not become 1."""
+    if isinstance(value, bool):
+        raise ValueError("a number is needed here, not true or false")
+    return value
+
+
+def _whole(value: object) -> object:
+    """Nor must 2.0 workers become 2 in silence."""
+    if isinstance(value, float):
+        raise ValueError("a whole number is needed here")
+    return _number(value)
+
+
+def _text(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("a text is needed here, in quotes if it looks like something else")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Real = Annotated[float, BeforeValidator(_number)]
+Text = Annotated[str, BeforeValidator(_text)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What `setting` was told, kept in the field's metadata.
+
+    Attributes:
+        help: Meaning and unit, in a line.
+        column: The same as the table's column says it.
+        neutral: The value under which a trial is what it was before the setting existed.
+        decides: Whether it decides the trial's outcome; what only says where it runs does not.
+        least, most, above, below: The range; None: no bound on that side.
+        fix: The likely fix when the value is out of range.
+    """
+
+    help: str
+    column: str
+    neutral: Any
+    decides: bool
+    least: float | None
+    most: float | None
+    above: float | None
+    below: float | None
+    fix: str
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    column: str = "",
+    neutral: Any = dataclasses.MISSING,
+    decides: bool = True,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    fix: str = "",
+) -> Any:
+    """A field of a group of settings; see `Rule`.
+
+    The neutral value is the first default that the setting had. Name it when the default changes:
+    the ids of trials that were run before stay what they are.
+    """
+    rule = Rule(
+        help=help,
+        column=column or help,
+        neutral=default if neutral is dataclasses.MISSING else neutral,
+        decides=decides,
+        least=least,
+        most=most,
+        above=above,
+        below=below,
+        fix=fix or f"The default is {default}.",
+    )
+    return dataclasses.field(default=default, metadata={"rule": rule})
+
+
+def rule_of(field: "dataclasses.Field[Any]") -> Rule:
+    """What `setting` was told of a field."""
+    rule: Rule = field.metadata["rule"]
+    return rule
+
+
+def without_none(kind: Any) -> Any:
+    """A field's type without its `| None`."""
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return next(part for part in typing.get_args(kind) if part is not types.NoneType)
+    return kind
+
+
+def is_real(field: "dataclasses.Field[Any]") -> bool:
+    """Whether a setting is a real number, for which 1 and 1.0 are the same."""
+    return bool(without_none(field.type) == Real)
+
+
+def check(group: Any) -> None:
+    """Check every field of a group against its range, or against its type's list of words.
+
+    Raises:
+        InputError: Over the first that is out of range.
+    """
+    for field in dataclasses.fields(group):
+        if "rule" not in field.metadata:
+            continue
+        value, rule, kind = getattr(group, field.name), rule_of(field), without_none(field.type)
+        if value is None:
+            continue
+        if typing.get_origin(kind) is Literal:
+            known = typing.get_args(kind)
+            words = "one of " + ", ".join(known)
+            require(value in known, field.name, words, value, f"Try {known[0]}.")
+        if isinstance(value, tuple | str):
+            continue
+        require(_is_within(value, rule), field.name, _range(rule), value, rule.fix)
+        if isinstance(value, int):
+            fix = "The table holds no larger number."
+            require(value < _LARGEST, field.name, "less than 2**63", value, fix)
+
+
+def _is_within(value: float, rule: Rule) -> bool:
+    return (
+        (rule.least is None or value >= rule.least)
+        and (rule.most is None or value <= rule.most)
+        and (rule.above is None or value > rule.above)
+        and (rule.below is None or value < rule.below)
+    )
+
+
+def _range(rule: Rule) -> str:
+    """The range in words: `at least 1`, `in [0, 1)`."""
+    low = rule.above if rule.least is None else rule.least
+    high = rule.below if rule.most is None else rule.most
+    if low is not None and high is not None:
+        left, right = "(" if rule.least is None else "[", ")" if rule.most is None else "]"
+        return f"in {left}{low}, {high}{right}"
+    if low is not None:
+        return f"more than {low}" if rule.least is None else f"at least {low}"
+    return f"less than {high}" if rule.most is None else f"at most {high}"
+
+
+_IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+
+def is_import_path(value: str) -> bool:
+    """Whether a text is of the form `package.module:Name`."""
+    return _IMPORT_PATH.fullmatch(value) is not None
+
+
+def require_known(name: str, value: str, known: typing.Iterable[str]) -> None:
+    """Refuse what is neither a built-in name nor an import path such as `package.module:Name`."""
+    names = tuple(known)
+    rule = "a known name or an import path such as package.module:Name"
+    require(value in names or is_import_path(value), name, rule, value, did_you_mean(value, names))

@@ -1,0 +1,35 @@
+"""How much work a trial is, for the order of the trials and for the estimate of the time left."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ssl_runner.config import TrialConfig
+
+
+class Pools(NamedTuple):
+    """Images of the two pools."""
+
+    labeled: int
+    unlabeled: int
+
+
+def images_of_work(labeled: int, unlabeled: int) -> int:
+    """Work in images: one that is learned from without its label is seen in two views."""
+    return labeled + 2 * unlabeled
+
+
+def work_of(config: TrialConfig, pools: Pools) -> int:
+    """What a trial has to do at most, in images."""
+    batches, budget = config.batches, config.budget
+    mu = config.unlabeled.mu or 1
+    steps = -(-pools.labeled // batches.batch_size)
+    if batches.order == "paired":
+        steps = max(steps, -(-pools.unlabeled // (batches.batch_size * mu)))
+    steps = budget.max_steps or budget.epochs * steps
+    unlabeled = 0 if config.unlabeled.method == "pass" else steps * mu
+    return images_of_work(steps * batches.batch_size, unlabeled * batches.batch_size)
+
+
+def work_done(metrics: Mapping[str, Any]) -> int:
+    """What a trial has done so far, in images, by the metrics of its last epoch."""
+    return images_of_work(metrics["images"], metrics["unlabeled_images_seen"])
