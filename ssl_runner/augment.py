@@ -11,7 +11,7 @@ from ssl_runner.keyed_random import Key, seed_of
 # and width
 
 WEAK_SHIFT = 2
-"""Pixels that a weak view is shifted by, at most, in each direction."""
+"""A weak view is shifted by at most so many pixels in each direction."""
 
 
 WEAK_NUMBERS = 3
@@ -20,7 +20,7 @@ WEAK_NUMBERS = 3
 STRONG_NUMBERS = WEAK_NUMBERS + 7
 """Random numbers that a strong view takes for each image."""
 
-# What two of are picked for each image. The geometric ones come last.
+# Each image gets two of these. The geometric ones come last.
 _OPERATIONS = (
     *("identity", "autocontrast", "brightness", "contrast", "posterize", "solarize"),
     *("rotate", "shear_x", "shear_y", "translate_x", "translate_y"),
@@ -36,8 +36,8 @@ _GRAY = 0.5
 def draw(key: Key, size: int, start: int, stop: int, numbers: int) -> torch.Tensor:
     """Random numbers for this rank's images, float32 in [0, 1), shape (B, numbers).
 
-    They are drawn for the whole global batch and cut out, so that the number of workers does not
-    change them; and in float32 whatever the views are computed in, so that the precision does not.
+    They are drawn for the whole global batch and sliced, so that the number of workers does not
+    change them; and always in float32, so that the precision does not.
 
     Args:
         key: What they are for: seed, purpose, epoch, step.
@@ -84,12 +84,12 @@ def strong(images_BCHW: torch.Tensor, numbers_BM: torch.Tensor, flip: bool) -> t
 
     As FixMatch has it (Sohn et al. 2020, section 2.3 and table 12; Cubuk et al. 2020 for RandAugment,
     DeVries and Taylor 2017 for the cut-out), with what makes sense on one channel: autocontrast,
-    brightness, contrast, posterize, solarize, rotate, shear and translate, each picked as often, two
-    different ones for an image, at a magnitude drawn from the whole range. Left out: color, equalize
-    and sharpness. So that each operation is one over the whole batch, the geometric ones go first and
-    are done in one resampling together with the weak view's; what comes in from outside is black. The
-    square that is cut out has a side of up to half of the image's, and becomes gray. (torchvision's v2
-    transforms draw once for a whole batch, so that its images would all be treated alike.)
+    brightness, contrast, posterize, solarize, rotate, shear and translate. An image gets two different
+    ones, all equally likely, at a magnitude drawn from the whole range. Left out: color, equalize and
+    sharpness. Each operation works on the whole batch, so the geometric ones go first and share one
+    resampling with the weak view's; pixels from outside are black. The square that is cut out has a
+    side of at most half of the image's, and becomes gray. (torchvision's v2 transforms draw once for a
+    whole batch, so all its images would be treated alike.)
 
     Args:
         images_BCHW: uint8 images.

@@ -1,4 +1,4 @@
-"""The cache folder: who may write in it, and when."""
+"""The cache folder, and the lock that guards it."""
 
 import os
 import shutil
@@ -14,22 +14,22 @@ from ssl_runner.errors import DataError
 
 
 class CacheError(DataError):
-    """The cache can't be written, so no way of preparing the data can help."""
+    """The cache can't be written: another source of the data would not help."""
 
 
 def cache_folder(name: str) -> Path:
-    """Where a data set's files are kept: in SSL_RUNNER_CACHE, or else in the user's cache."""
+    """Folder of a data set's files: in SSL_RUNNER_CACHE, or else in the user's cache."""
     chosen = os.environ.get("SSL_RUNNER_CACHE")
     root = Path(chosen) if chosen else platformdirs.user_cache_path("ssl_runner", appauthor=False)
     return root.expanduser().absolute() / name
 
 
 @contextmanager
-def alone_in(cache: Path, say: Callable[[str], None]) -> Iterator[Path]:
-    """Hold a cache folder alone. Yields an empty folder in it to work in, deleted afterwards.
+def lock_cache(cache: Path, say: Callable[[str], None]) -> Iterator[Path]:
+    """Lock a cache folder. Yields an empty working folder in it, deleted afterwards.
 
-    What is prepared in the working folder can be renamed into the cache, so that no other process
-    ever sees half a file. Another process may have filled the cache just before: look again.
+    Files prepared in the working folder can be renamed into the cache, so that no other process
+    ever sees half a file. Another process may have filled the cache meanwhile: check again.
 
     Raises:
         CacheError: If the cache can't be written.
@@ -53,7 +53,6 @@ def alone_in(cache: Path, say: Callable[[str], None]) -> Iterator[Path]:
                 shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         raise CacheError(
-            f"{cache}: the cache must be a folder that can be written "
-            f"({error.strerror or error}). Make room or give access, or set SSL_RUNNER_CACHE to "
-            "another folder."
+            f"{cache}: the cache must be a writable folder ({error.strerror or error}). Free some "
+            "space, check its permissions, or set SSL_RUNNER_CACHE to another folder."
         ) from error

@@ -1,4 +1,4 @@
-"""A trial's training state, out and in: complete, dated by its steps, and checked by its digest."""
+"""Saves and loads a trial's training state: complete, named by its steps, checked by its digest."""
 
 import contextlib
 import hashlib
@@ -11,7 +11,7 @@ from ssl_runner.checkpoint_name import SUFFIX, CheckpointName
 from ssl_runner.storage import list_files, open_folder, read_whole, write_whole
 
 KEPT = 2
-"""Checkpoints of a trial that are kept: the last, and the one before in case it can't be read."""
+"""Checkpoints of a trial that are kept: the last, and the one before in case the last can't be read."""
 
 
 class Checkpoints:
@@ -25,7 +25,7 @@ class Checkpoints:
         self.filesystem, self.folder = open_folder(location)
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write a state from `fit`, and drop all but the `KEPT` newest.
+        """Write a state from `fit`, and delete all but the `KEPT` newest.
 
         Raises:
             OSError: If it can't be written.
@@ -60,15 +60,15 @@ class Checkpoints:
             return None
         try:
             state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-        except Exception:  # bytes that are no checkpoint can make a pickle raise anything
+        except Exception:  # unpickling anything but a checkpoint can raise anything
             return None
         return state if isinstance(state, dict) else None
 
     def set_aside(self) -> list[str]:
-        """Rename those that can't be read, cut short or foreign, so that somebody can be told.
+        """Rename those that can't be read, truncated or foreign, so that the user can be warned.
 
         Returns:
-            Where they are now.
+            Their new paths.
         """
         return [self._put_aside(name) for name in self._names() if self._read(name) is None]
 
@@ -79,7 +79,7 @@ class Checkpoints:
         return f"{path}.unreadable"
 
     def clear(self) -> None:
-        """Delete them all; a trial that is finished, or to be forgotten, has none."""
+        """Delete them all: a trial that has finished, or starts over, needs none."""
         if self.filesystem.get_file_info(self.folder).type.name == "Directory":
             self.filesystem.delete_dir(self.folder)
 

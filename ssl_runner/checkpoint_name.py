@@ -1,4 +1,4 @@
-"""What the name of a checkpoint's file says: how far the training was, and its content's digest."""
+"""A checkpoint's file name: how far the training was, and the digest of the content."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ SUFFIX = ".pt"
 
 
 class CheckpointName(NamedTuple):
-    """A checkpoint's name. Names sort as the trainings went on.
+    """A checkpoint's name. Names sort by progress.
 
     Attributes:
         epochs, steps: Finished epochs, and optimizer steps taken.

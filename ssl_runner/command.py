@@ -22,7 +22,7 @@ from ssl_runner.settings import Text, rule_of, without_none
 from ssl_runner.study import SWEEP_KEYS, load_settings, load_sweep, read_yaml, sweep_from_settings
 
 BAD_INPUT = 2
-"""Exit code for what the user can mend; 1 is for trials that failed."""
+"""Exit code for invalid user input; 1 is for failed trials."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -45,14 +45,14 @@ class Command:
     Attributes:
         sweep: What to run: the study file's settings, with the flags over them.
         results: Folder or URI of the results.
-        data_dir: Folder of the data set's files; None: where they are usually found.
+        data_dir: Folder of the data set's files; None: the usual places.
         address: Address of a Ray cluster; None: a local one.
-        yes: Whether so many trials are meant, however many they are.
-        fresh: Whether to forget what is there of this sweep.
-        retry_failed: Whether to run trials again that failed.
-        log: Where the epochs are shown besides: names of `LOGGERS`.
-        dry_run: Whether only to print what would run.
-        verbose: Whether to let Ray's own output through.
+        yes: Whether to start without asking, however many trials there are.
+        fresh: Whether to delete this sweep's earlier results first.
+        retry_failed: Whether to retry failed trials.
+        log: Loggers that get the epochs too: names of `LOGGERS`.
+        dry_run: Whether to only print what would run.
+        verbose: Whether to show Ray's own output.
     """
 
     sweep: SweepConfig
@@ -68,7 +68,7 @@ class Command:
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, with the nearest flag that there is."""
+    """Reports errors in one line, with the nearest known flag."""
 
     def error(self, message: str) -> NoReturn:
         fail(f"{message}. See --help.")
@@ -86,7 +86,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def fail(message: str) -> NoReturn:
-    """End the program over bad input: one line, exit code 2."""
+    """Exit because of invalid input: one line, exit code 2."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(BAD_INPUT)
 
@@ -95,26 +95,26 @@ _interrupted = threading.Event()
 
 
 def _stop(*_: object) -> None:
-    """The first Ctrl-C: an end in good order, unless a second one comes meanwhile."""
+    """The first Ctrl-C: stop in good order, unless a second one follows."""
     _interrupted.set()
     signal.signal(signal.SIGINT, _stop_now)
     raise KeyboardInterrupt
 
 
 def stop_if_asked() -> None:
-    """Raise KeyboardInterrupt again, if the first one was lost in another library's code."""
+    """Raise KeyboardInterrupt again, if another library's code lost the first one."""
     if _interrupted.is_set():
         raise KeyboardInterrupt
 
 
 def _stop_now(*_: object) -> None:
-    """The second one: an end at once. Ray's processes end with this one."""
-    os.write(2, b"stopped at once; the same command goes on from here\n")
+    """The second Ctrl-C: exit at once. Ray's processes end with this one."""
+    os.write(2, b"stopped at once; the same command resumes from here\n")
     os._exit(INTERRUPTED)
 
 
 def run_main(main: Callable[[], int]) -> NoReturn:
-    """Run a command's main function; what the user can get wrong becomes a line and exit code 2."""
+    """Run a command's main function; invalid input becomes one line and exit code 2."""
     usual = signal.signal(signal.SIGINT, _stop)
     try:
         code = main()
@@ -122,7 +122,7 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     except InputError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command resumes from here", file=sys.stderr)
         code = INTERRUPTED
     sys.stdout.flush()
     raise SystemExit(code)
@@ -138,7 +138,7 @@ def _default_text(default: Any) -> str:
 def _add_flag(
     group: argparse._ArgumentGroup, name: str, field: dataclasses.Field[Any], default: Any
 ) -> None:
-    """A flag for a setting. Its text is read as the same text in a study file would be."""
+    """A flag for a setting. Its text is read as in a study file."""
     kind = without_none(field.type)
     is_list = typing.get_origin(kind) is tuple
     item = typing.get_args(kind)[0] if is_list else kind
@@ -162,7 +162,7 @@ def _parser(prog: str, description: str, single: bool) -> Parser:
     )
     if not single:
         parser.add_argument("study", nargs="?", type=Path, help="study file; flags override it")
-    study = parser.add_argument_group("what is run" if single else "the study")
+    study = parser.add_argument_group("the trial" if single else "the study")
     sweep_fields = {field.name: field for field in dataclasses.fields(SweepConfig)}
     left_out = {"trial", "max_concurrent", "configs", "question"} if single else {"trial"}
     for name, field in sweep_fields.items():
@@ -181,7 +181,7 @@ def _parser(prog: str, description: str, single: bool) -> Parser:
     run.add_argument(
         "--data-dir", type=Path, help="folder of the data set's files (or SSL_RUNNER_DATA)"
     )
-    run.add_argument("--fresh", action="store_true", help="forget what is there of this sweep")
+    run.add_argument("--fresh", action="store_true", help="delete this sweep's earlier results first")
     run.add_argument(
         "--smoke",
         action="store_true",
@@ -189,26 +189,26 @@ def _parser(prog: str, description: str, single: bool) -> Parser:
     )
     run.add_argument("--dry-run", action="store_true", help="only print what would run")
     if not single:
-        run.add_argument("--yes", action="store_true", help="start however many trials there are")
-        run.add_argument("--retry-failed", action="store_true", help="run trials again that failed")
+        run.add_argument("--yes", action="store_true", help="start without asking, however many trials")
+        run.add_argument("--retry-failed", action="store_true", help="retry failed trials")
         run.add_argument(
             "--log",
             nargs="*",
             default=["tensorboard"],
             choices=LOGGERS,
-            help="show the epochs there too; nothing named: nowhere (default: tensorboard)",
+            help="loggers that get the epochs too; no name: none (default: tensorboard)",
         )
         run.add_argument(
             "--address",
             default=os.environ.get("RAY_ADDRESS") or None,
-            help="Ray cluster, host:port or auto (or RAY_ADDRESS); without it a local one is started",
+            help="Ray cluster, host:port or auto (or RAY_ADDRESS); without it, start a local one",
         )
-        run.add_argument("--verbose", action="store_true", help="let Ray's own output through")
+        run.add_argument("--verbose", action="store_true", help="show Ray's own output")
     return parser
 
 
 def _read(value: str) -> object:
-    """A flag's text as the same text in a study file would be read."""
+    """A flag's text, read as in a study file."""
     try:
         return read_yaml(value)
     except InputError:
@@ -225,8 +225,8 @@ def parse(prog: str, description: str, arguments: Sequence[str], single: bool = 
         single: Whether it runs one trial: `--seed 0` in place of `--seeds 0 1`, and no study file.
 
     Raises:
-        SystemExit: After --help (0) and over unknown flags (2).
-        InputError: Over bad values; the message names value, rule and fix.
+        SystemExit: After --help (0) and for unknown flags (2).
+        InputError: For invalid values; the message names value, rule and fix.
     """
     given = vars(_parser(prog, description, single).parse_known(arguments))
     run = {key: given.pop(key) for key in tuple(given) if key not in (*SWEEP_KEYS, *FIELDS)}
@@ -243,7 +243,7 @@ def parse(prog: str, description: str, arguments: Sequence[str], single: bool = 
         sweep = sweep_from_settings(settings)
     except InputError:
         if study is not None:
-            load_sweep(study)  # raises with the file's name, if the fault is in the file
+            load_sweep(study)  # raises with the file's name, if the error is in the file
         raise
     if not single:
         run["log"] = tuple(dict.fromkeys(run["log"]))

@@ -1,4 +1,4 @@
-"""What is run: one trial, and a sweep of them. Values only; nothing here needs torch or Ray.
+"""The settings of a trial, and of a sweep. Values only; nothing here needs torch or Ray.
 
 A trial's settings come in groups, each a dataclass beside the code that uses it. Their names are
 unique over all groups: flags, the keys of study files and the table's columns are one flat namespace.
@@ -27,8 +27,8 @@ from ssl_runner.train.settings import BudgetSettings, ComputeSettings, Optimizer
 class TrialConfig:
     """The settings of one training run, in groups.
 
-    `TrialConfig.of(lr=0.1)` builds one from flat names, `flat()` and `replace(lr=0.2)` are the ways
-    back and across.
+    `TrialConfig.of(lr=0.1)` builds one from flat names, `flat()` gives the flat names back, and
+    `replace(lr=0.2)` makes a changed copy.
 
     Raises:
         InputError: If a setting is out of its range; the message names value, rule and fix.
@@ -63,8 +63,8 @@ class TrialConfig:
         return dataclasses.replace(self, **groups)
 
     def resolved(self) -> "TrialConfig":
-        """The same trial written out: each hyperparameter that its method takes has a value, and
-        no other one has. Such is what a sweep runs, and what its rows say."""
+        """The same trial with a value for each hyperparameter that its method takes, and for no
+        other. Sweeps run resolved trials, and rows record them."""
         return self._resolved(defaults(self.unlabeled.method))
 
     def _resolved(self, takes: Mapping[str, Value]) -> "TrialConfig":
@@ -80,8 +80,8 @@ class TrialConfig:
     def identity(self) -> dict[str, Any]:
         """The settings that decide the outcome and differ from their neutral values.
 
-        A setting that is added later is left out while it has its neutral value, so that the trials
-        of today keep their ids.
+        A setting that is added later is left out while it has its neutral value, so that
+        earlier trials keep their ids.
         """
         method = self.unlabeled.method
         neutral = TrialConfig.of(**_NEUTRAL, method=method)._resolved(neutrals(method)).flat()
@@ -106,7 +106,7 @@ class TrialConfig:
 
     @property
     def description(self) -> str:
-        """A short name for people: what sets this trial apart in most sweeps."""
+        """A short display name: what tells this trial apart in most sweeps."""
         parts = [self.network.model, self.config]
         if self.config == "partial":
             parts.append(f"{self.data.label_fraction:.4g}")
@@ -157,7 +157,7 @@ class SweepConfig:
     """
 
     name: Text = setting("label_fractions", "name of the sweep, in the table and in file names")
-    question: Text | None = setting(None, "what the study asks, for its table and its page")
+    question: Text | None = setting(None, "the study's question, for its table and its page")
     configs: tuple[Literal["full", "partial"], ...] = setting(
         ("full", "partial"), "full: all labels; partial: the label fractions"
     )
@@ -166,7 +166,7 @@ class SweepConfig:
     )
     models: tuple[Text, ...] = setting(("CNN",), "models")
     methods: tuple[Text, ...] = setting(("pass",), "methods of the partial trials")
-    seeds: tuple[Whole, ...] = setting((0,), "seeds; each is a run of its own")
+    seeds: tuple[Whole, ...] = setting((0,), "seeds; each gives a trial of its own")
     split_seeds: tuple[Whole, ...] | None = setting(
         None, "split seeds, each combined with each seed; none: each trial's seed is its split seed"
     )
@@ -241,15 +241,15 @@ class SweepConfig:
             value = getattr(self.trial.unlabeled, name)
             is_used = value is None or name in taken
             require(is_used, name, "a hyperparameter of a selected method", value, fix)
-        for axis, single in AXES.items():  # also what no trial uses, such as the methods of full
+        for axis, single in AXES.items():  # also values that no trial uses, such as the methods of full
             for value in getattr(self, axis) or ():
                 self.trial.replace(**{single: value})
         if self.size <= MANY:
-            self.trials()  # every combination is checked now, not when its turn comes
+            self.trials()  # check every combination now, not when it runs
 
     @property
     def size(self) -> int:
-        """How many combinations the lists have: at most as many trials."""
+        """Number of combinations of the lists; there are at most as many trials."""
         fractions = {"full": 1, "partial": len(self.label_fractions)}
         each = math.prod(
             len(values) for values in (self.models, self.methods, self.seeds, self.split_seeds or (0,))
@@ -276,7 +276,7 @@ class SweepConfig:
             for model, fraction, method, seed, split_seed in itertools.product(
                 self.models, fractions, self.methods, self.seeds, split_seeds
             ):
-                # With all labels there is no unlabeled batch and no split: one such trial will do.
+                # With all labels there is no unlabeled batch and no split: one such trial is enough.
                 is_full = fraction == 1
                 chosen = split_seeds[0] if is_full else split_seed
                 trial = self.trial.replace(

@@ -1,4 +1,4 @@
-"""Invalid input: the error a person gets to read, and how its parts are worded."""
+"""Invalid input: the error that the user sees, and how its parts are worded."""
 
 import difflib
 import reprlib
@@ -6,29 +6,28 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Something the person gave is invalid. The message is one line: the value, the rule, the fix.
+    """Invalid user input. The message is one line: the value, the rule, the fix.
 
-    A command ends with this line and exit code 2. Any other error is a defect and keeps its
-    traceback.
+    A command exits with this line and code 2. Any other error is a bug and keeps its traceback.
     """
 
 
 class DataError(InputError):
-    """The data can't be had, for a reason that the person can do something about."""
+    """The data can't be loaded, for a reason that the user can fix."""
 
 
 class Described(str):
-    """A text that an error quotes as it is, without quotation marks."""
+    """A text that an error quotes verbatim, without quotation marks."""
 
     __slots__ = ()
 
 
 def require(kept: bool, name: str, rule: str, value: object, fix: str) -> None:
-    """Raise an `InputError` unless a rule is kept.
+    """Raise an `InputError` unless a rule holds.
 
     Args:
-        kept: Whether it is.
-        name: What the value is of.
+        kept: Whether it holds.
+        name: Name of the value.
         rule: The rule, after "must be".
         value: The value.
         fix: The likely fix, a sentence.
@@ -51,7 +50,7 @@ _short.maxlevel = 3
 
 
 def shown(value: object) -> str:
-    """A value as an error quotes it: in one line, and cut short where it would fill the screen."""
+    """A value as an error quotes it: in one line, and truncated if it is long."""
     if isinstance(value, Described):
         return value
     try:

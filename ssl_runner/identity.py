@@ -1,4 +1,4 @@
-"""A trial's identity: what decides its outcome, its settings, its data and a person's own code."""
+"""A trial's identity: what decides its outcome, its settings, its data and the user's own code."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class Trial:
 
     Attributes:
         config: The settings, resolved.
-        data_digest: Tells the data from any other.
-        sources: A person's own model and method: `module digest` for each file, sorted; empty where
+        data_digest: Digest of the data.
+        sources: The user's own model and method: `module digest` for each file, sorted; empty where
             both are built in.
     """
 
@@ -32,8 +32,8 @@ class Trial:
 
     @cached_property
     def trial_id(self) -> str:
-        """Ten hex digits: equal trials have equal ids on every machine, and changed data or changed
-        code another one."""
+        """Ten hex digits: equal trials have equal ids on every machine; changed data or code give
+        another id."""
         parts = [self.config.identity(), self.data_digest, list(self.sources)]
         return short_hash(parts)
 
@@ -47,19 +47,19 @@ class Trial:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Trial":
-        """The way back from `plain`."""
+        """The inverse of `plain`."""
         config = TrialConfig.of(**plain["settings"])
         return cls(config, plain["data_digest"], tuple(plain["sources"]))
 
 
 def own_code(config: TrialConfig) -> list[str]:
-    """The import paths of a person's own model and method. Their data set is known by its content."""
+    """Import paths of the user's own model and method. Their data set is identified by its content."""
     names = (config.network.model, config.unlabeled.method)
     return [name for name in names if is_import_path(name)]
 
 
 def identify(configs: Sequence[TrialConfig], data_digest: str) -> list[Trial]:
-    """Each config with what else decides its outcome.
+    """A trial for each config, with what else decides its outcome.
 
     Raises:
         InputError: If a model or method can't be found.

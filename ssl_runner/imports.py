@@ -1,4 +1,4 @@
-"""A person's own model, method or data set, named by its import path; and the source behind it."""
+"""The user's own model, method or data set, named by its import path; and its source."""
 
 import hashlib
 import importlib.util
@@ -16,7 +16,7 @@ def import_by_path(path: str, what: str) -> Any:
 
     Args:
         path: The import path.
-        what: What it is for, for the error: "model", "method", "data set".
+        what: What it is, for the error: "model", "method", "data set".
 
     Raises:
         InputError: If the path is not of that form, or nothing is there.
@@ -40,8 +40,8 @@ def source_digests(path: str) -> tuple[str, ...]:
     """The source behind an import path: its module, and what that imports below its own top folder.
 
     The top folder is the one that holds the module, or its outermost package; of an installed package
-    it is the package's own folder. What lies elsewhere (PyTorch, other packages) does not count, nor
-    does this package: its version is a column of its own.
+    it is the package's own folder. Code elsewhere (PyTorch, other packages) does not count, nor
+    does this package, whose version has its own column.
 
     Args:
         path: `package.module:name`.

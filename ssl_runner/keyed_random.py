@@ -8,7 +8,7 @@ import numpy as np
 Key = tuple[int, ...]
 
 EXACT_UP_TO = 1 << 22
-"""Up to so many entries a permutation is drawn whole, at 4 bytes each; above, it is computed."""
+"""A permutation of at most so many entries is stored, at 4 bytes each; a longer one is computed."""
 
 _ROUNDS = 8
 
@@ -48,21 +48,21 @@ def _mixed(values: np.ndarray, round_key: np.uint32) -> np.ndarray:
 
 
 def scattered(numbers: np.ndarray, widths: np.ndarray, key: Key) -> np.ndarray:
-    """A random number in [0, width) for each of `numbers`, the same whenever it is asked for; int64."""
+    """A random number in [0, width) for each of `numbers`, the same at every call; int64."""
     first, second = _philox(key).random_raw(2).astype(np.uint32)
     noise = _mixed(_mixed(numbers.astype(np.uint32), first), second)
     return ((noise * widths.astype(np.uint64)) >> np.uint64(32)).astype(np.int64)
 
 
 class Permutation:
-    """A permutation of `range(n)`, fixed by its key, that can be asked for anywhere.
+    """A permutation of `range(n)`, fixed by its key, with random access.
 
     Up to `EXACT_UP_TO` it is drawn exactly. Above that it is a Feistel network over the least
     power of two that holds n, walked along its cycle until it falls below n (Black and Rogaway
-    2002, "Ciphers with arbitrary finite domains", section 3): no memory, and a bijection always.
+    2002, "Ciphers with arbitrary finite domains", section 3): no memory, and always a bijection.
 
-    Both rest on a generator's raw words alone, which numpy promises not to change (NEP 19), so
-    that a training continues in the same order under another release of it.
+    Both use only a generator's raw words, which NumPy promises not to change (NEP 19), so that a
+    trial resumes in the same order under another NumPy release.
 
     Args:
         n: Entries, at least 0.
@@ -75,7 +75,7 @@ class Permutation:
 
     @cached_property
     def _exact(self) -> np.ndarray:
-        """Every number behind random bits of its own, sorted: faster than exchanging entries."""
+        """Every number with random bits before it, sorted: faster than swapping entries."""
         bits = np.uint64(max(self.n - 1, 0).bit_length())
         words = np.random.PCG64DXSM(int.from_bytes(_hash(self.key), "little")).random_raw(self.n)
         words <<= bits
@@ -95,7 +95,7 @@ class Permutation:
         return self.computed_at(positions)
 
     def computed_at(self, positions: np.ndarray) -> np.ndarray:
-        """The entries at `positions` by the Feistel network, whatever n is; int64."""
+        """The entries at `positions` by the Feistel network, for any n; int64."""
         entries = self._feistel(positions.ravel())
         outside = np.flatnonzero(entries >= self.n)
         while len(outside):

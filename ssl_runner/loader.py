@@ -48,7 +48,7 @@ class PartiallyLabeledDataset(Dataset[Any]):
     """Images in memory, some of them without a label.
 
     Args:
-        images_NCHW: uint8 images: an array (read-only will do), or a tensor on any device, where
+        images_NCHW: uint8 images: an array (it may be read-only), or a tensor on any device, where
             the batches are then gathered.
         targets_N: Class of each image, int64, `UNLABELED` where there is none. It holds no label
             that the training must not see.
@@ -81,17 +81,17 @@ class PartiallyLabeledDataset(Dataset[Any]):
 
 
 def _gather(rows: np.ndarray | torch.Tensor, indices: list[int]) -> torch.Tensor:
-    """Rows by index. Indexing an array copies only the batch, so that it may be read-only."""
+    """Rows by index. Indexing an array copies only the batch, so it may be read-only."""
     if isinstance(rows, torch.Tensor):
         index = torch.tensor(indices)
-        if rows.is_cuda:  # only from pinned memory is a copy one that nobody waits for
+        if rows.is_cuda:  # only a copy from pinned memory is asynchronous
             index = index.pin_memory().to(rows.device, non_blocking=True)
         return rows[index]
     return torch.from_numpy(np.take(rows, indices, axis=0))
 
 
 def collate(batch: Any) -> Batch:
-    """The batch as it is: `__getitems__` gathered it whole."""
+    """The batch unchanged: `__getitems__` has gathered it."""
     assert isinstance(batch, Batch)
     return batch
 

@@ -1,4 +1,4 @@
-"""The metrics of a training: one table, which the loop, the columns, the reports and the loggers read.
+"""The metrics of a trial: one table, read by the loop, the columns, the reports and the loggers.
 
 A new metric that is a mean over images is one line here, and a `sums.add` where it is measured.
 """
@@ -15,7 +15,7 @@ class Metric:
         meaning: What it is, in a line.
         title: Its heading on charts; empty: it is not drawn.
         tag: Its name in TensorBoard.
-        is_share: Whether it is a share, of which more is better; else it is a loss or the like.
+        is_share: Whether it is a share, where more is better; otherwise it is a loss.
         mean_of: The two sums (`train.values.Sums`) whose quotient it is; None: it is evaluated.
         null: When it is null; empty: never.
     """
@@ -62,7 +62,7 @@ METRICS = (
     ),
     Metric(
         "student_validation_loss",
-        "where averaged weights are evaluated (ema), the same of the trained ones",
+        "validation loss of the trained weights, where averaged ones (ema) are evaluated",
         "",
         "student/validation_loss",
         is_share=False,
@@ -70,7 +70,7 @@ METRICS = (
     ),
     Metric(
         "student_validation_accuracy",
-        "likewise; validation_… and test_… are of the averaged weights",
+        "validation accuracy of the trained weights; validation_… and test_… are of the averaged ones",
         "",
         "student/validation_accuracy",
         is_share=True,
@@ -105,7 +105,7 @@ METRICS = (
     ),
     Metric(
         "pseudo_accuracy",
-        "share of those pseudo-labels that are correct, by labels the method never saw",
+        "share of the accepted pseudo-labels that are correct, by labels the method never saw",
         "Accuracy of the accepted",
         "pseudo_labels/accuracy",
         is_share=True,
@@ -122,10 +122,10 @@ COMPARED = {
     "test_loss": "test loss",
     "test_accuracy": "test acc",
 }
-"""What a comparison shows, with its headings. Accuracies are shares, of which more is better."""
+"""What a comparison shows, with its headings. Accuracies are shares, where more is better."""
 
 
 def is_share(name: str) -> bool:
-    """Whether a compared metric is a share, of which more is better, or a loss."""
+    """Whether a compared metric is a share, where more is better, or a loss."""
     of_validation = name.replace("test_", "validation_")
     return next(metric.is_share for metric in METRICS if metric.name == of_validation)

@@ -1,8 +1,8 @@
-"""What a setting is: its default, its meaning, the range it keeps, and the value that changes nothing.
+"""What a setting is: its default, its meaning, its range, and its neutral value.
 
 The groups of settings are frozen dataclasses beside the code that uses them (`datasets/settings.py`,
-`train/settings.py`, …). A field made by `setting` is all there is to add: flags, study files, checks,
-the trial's identity and the table's columns are read off it. Nothing here needs NumPy, torch or Ray.
+`train/settings.py`, …). To add a setting, add a field made by `setting`: flags, study files, checks,
+the trial's identity and the table's columns follow from it. Nothing here needs NumPy, torch or Ray.
 """
 
 import dataclasses
@@ -24,20 +24,20 @@ _LARGEST = 1 << 63
 def _number(value: object) -> object:
     """YAML's `yes` must not become 1."""
     if isinstance(value, bool):
-        raise ValueError("a number is needed here, not true or false")
+        raise ValueError("must be a number, not true or false")
     return value
 
 
 def _whole(value: object) -> object:
-    """Nor must 2.0 workers become 2 in silence."""
+    """Nor must 2.0 workers silently become 2."""
     if isinstance(value, float):
-        raise ValueError("a whole number is needed here")
+        raise ValueError("must be a whole number")
     return _number(value)
 
 
 def _text(value: object) -> object:
     if not isinstance(value, str):
-        raise ValueError("a text is needed here, in quotes if it looks like something else")
+        raise ValueError("must be text, in quotes if it looks like another type")
     return value
 
 
@@ -48,13 +48,13 @@ Text = Annotated[str, BeforeValidator(_text)]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rule:
-    """What `setting` was told, kept in the field's metadata.
+    """The arguments of `setting`, kept in the field's metadata.
 
     Attributes:
         help: Meaning and unit, in a line.
-        column: The same as the table's column says it.
-        neutral: The value under which a trial is what it was before the setting existed.
-        decides: Whether it decides the trial's outcome; what only says where it runs does not.
+        column: The same for the table's column.
+        neutral: The value that leaves a trial as it was before the setting existed.
+        decides: Whether it affects the outcome; a setting that only says where a trial runs does not.
         least, most, above, below: The range; None: no bound on that side.
         fix: The likely fix when the value is out of range.
     """
@@ -85,8 +85,8 @@ def setting(
 ) -> Any:
     """A field of a group of settings; see `Rule`.
 
-    The neutral value is the first default that the setting had. Name it when the default changes:
-    the ids of trials that were run before stay what they are.
+    The neutral value is the first default that the setting had. Pass it when the default changes,
+    so that earlier trials keep their ids.
     """
     rule = Rule(
         help=help,
@@ -103,7 +103,7 @@ def setting(
 
 
 def rule_of(field: "dataclasses.Field[Any]") -> Rule:
-    """What `setting` was told of a field."""
+    """The `Rule` of a field."""
     rule: Rule = field.metadata["rule"]
     return rule
 
@@ -121,10 +121,10 @@ def is_real(field: "dataclasses.Field[Any]") -> bool:
 
 
 def check(group: Any) -> None:
-    """Check every field of a group against its range, or against its type's list of words.
+    """Check every field of a group against its range, or against its type's list of values.
 
     Raises:
-        InputError: Over the first that is out of range.
+        InputError: For the first that is out of range.
     """
     for field in dataclasses.fields(group):
         if "rule" not in field.metadata:
@@ -174,7 +174,7 @@ def is_import_path(value: str) -> bool:
 
 
 def require_known(name: str, value: str, known: typing.Iterable[str]) -> None:
-    """Refuse what is neither a built-in name nor an import path such as `package.module:Name`."""
+    """Refuse a value that is neither a built-in name nor an import path, `package.module:Name`."""
     names = tuple(known)
     rule = "a known name or an import path such as package.module:Name"
     require(value in names or is_import_path(value), name, rule, value, did_you_mean(value, names))

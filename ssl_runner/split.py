@@ -1,4 +1,4 @@
-"""Who keeps a label, who validates: seeded, balanced over the classes, the same in every process."""
+"""Which images keep their label or validate: seeded, balanced by class, equal in every process."""
 
 import hashlib
 
@@ -14,7 +14,7 @@ _LABELS, _SAMPLE = 0, 1
 
 
 def _shuffled_classes(labels_N: np.ndarray, seed: int, stream: int) -> list[np.ndarray]:
-    """The indices of every class that occurs, each class in an order of its own."""
+    """The indices of every class that occurs, each class shuffled on its own."""
     return [
         generator((seed, stream, int(k))).permutation(np.flatnonzero(labels_N == k))
         for k in np.unique(labels_N)
@@ -79,5 +79,5 @@ def stratified_sample(labels_N: np.ndarray, count: int, seed: int) -> np.ndarray
 
 
 def digest(indices: np.ndarray) -> str:
-    """Sixteen hex digits that tell two choices of images apart."""
+    """Sixteen hex digits that identify a choice of images."""
     return hashlib.sha256(np.ascontiguousarray(indices, dtype="<i8").tobytes()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Files on a disk or in a cloud, written whole: a file that exists is complete."""
+"""Files on a disk or in a cloud, written atomically: a file that exists is complete."""
 
 import os
 import socket
@@ -14,7 +14,7 @@ def open_folder(location: str) -> tuple[fs.FileSystem, str]:
     """The file system and path of a folder: a local path, or `s3://…`, `gs://…` and the like.
 
     Raises:
-        InputError: If the location is of no known kind.
+        InputError: If the location is of an unknown kind.
     """
     if "://" not in location:
         return fs.LocalFileSystem(), str(Path(location).absolute())
@@ -34,18 +34,18 @@ def is_local(filesystem: fs.FileSystem) -> bool:
 
 
 def write_whole(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
-    """Write a file so that a reader sees all of it or nothing, even if this process dies.
+    """Write a file atomically: readers see all of it or nothing, even if this process dies.
 
     Raises:
         OSError: If it can't be written; nothing is left behind then.
     """
     folder = path.rpartition("/")[0]
     filesystem.create_dir(folder, recursive=True)
-    if not is_local(filesystem):  # object stores show an object when it is complete
+    if not is_local(filesystem):  # object stores show an object only once it is complete
         with filesystem.open_output_stream(path) as stream:
             stream.write(content)
         return
-    # The dot keeps readers of the folder away from a file that is not done.
+    # The dot hides an incomplete file from readers of the folder.
     draft = Path(folder) / f"{_own_drafts()}{os.getpid()}-{uuid.uuid4().hex}.draft"
     try:
         with draft.open("xb") as stream:
@@ -59,12 +59,12 @@ def write_whole(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
 
 
 def _own_drafts() -> str:
-    """How the names of this machine's drafts begin; the number of the process that writes follows."""
+    """Prefix of this machine's draft names; the id of the process that writes follows."""
     return f".{socket.gethostname()}-"
 
 
 def remove_drafts(filesystem: fs.FileSystem, folder: str) -> None:
-    """Remove what processes of this machine that died in the midst of a file left in a folder."""
+    """Remove the drafts that killed processes of this machine left in a folder."""
     if not is_local(filesystem):
         return
     for draft in Path(folder).glob(f"{_own_drafts()}*.draft"):
@@ -84,7 +84,7 @@ def _is_alive(process: int) -> bool:
 
 
 def list_files(filesystem: fs.FileSystem, folder: str, suffix: str) -> list[str]:
-    """Names of the folder's finished files with this ending, sorted; none if there is no folder."""
+    """Sorted names of the folder's complete files with this suffix; none if there is no folder."""
     found = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
     return sorted(
         info.base_name

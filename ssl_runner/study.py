@@ -1,4 +1,4 @@
-"""A sweep from a study file or from flags: flat keys in YAML, types checked, every fault in a line."""
+"""A sweep from a study file or from flags: flat YAML keys, checked types, one-line errors."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
 
 
 def _explain(error: ValidationError) -> str:
-    """The first of pydantic's findings in one line."""
+    """The first of pydantic's errors in one line."""
     first = error.errors()[0]
     cause = first.get("ctx", {}).get("error")
     parts = [str(part) for part in first["loc"] if not str(part).startswith("function-")]
-    if parts and parts[0] in GROUPS:  # flat names are unique: people need not know of groups
+    if parts and parts[0] in GROUPS:  # flat names are unique: the user need not know of groups
         parts = parts[1:]
     if isinstance(cause, ValueError) and not parts:
         return str(cause)
@@ -38,7 +38,7 @@ def _explain(error: ValidationError) -> str:
 
 
 def _listed(value: object) -> str:
-    """A value as the list that was wanted: `[3]` for `3`."""
+    """A value as a list: `[3]` for `3`."""
     return shown(value if isinstance(value, list) else [value])
 
 
@@ -92,25 +92,25 @@ def sweep_from_settings(settings: Mapping[str, object]) -> SweepConfig:
 
 
 class _StudyError(InputError):
-    """What a study's YAML must not hold, and where it stands."""
+    """Something invalid in a study's YAML, and its line."""
 
     def __init__(self, node: yaml.Node, what: str) -> None:
         super().__init__(f"line {node.start_mark.line + 1}: {what}")
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe, and strict where YAML is lax: a key is a word, and one that stands twice is an error."""
+    """Safe, and stricter than YAML: keys must be words, and a duplicate key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         if not isinstance(node, yaml.MappingNode):  # as `!!map name` makes it
-            raise _StudyError(node, f"{shown(node.value)} is no map. Write key: value")
+            raise _StudyError(node, f"{shown(node.value)} is not a map. Write key: value")
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise _StudyError(key_node, f"a key must be a word, got {shown(key)}")
             if key in seen:
-                raise _StudyError(key_node, f"the key {shown(key)} stands twice. Keep one")
+                raise _StudyError(key_node, f"duplicate key {shown(key)}. Keep one")
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -122,15 +122,15 @@ class _StrictLoader(yaml.SafeLoader):
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
             # PyYAML leaves `2024-13-45` to datetime, and `!!bool maybe` to a dictionary.
             kind = node.tag.rpartition(":")[2]
-            what = f"{shown(node.value)} is no {kind}. Put it in quotes if it is a text"
+            what = f"{shown(node.value)} is not a valid {kind}. Put it in quotes if it is text"
             raise _StudyError(node, what) from None
 
 
 def read_yaml(text: str) -> object:
-    """What a text says in YAML.
+    """The value of a YAML text.
 
     Raises:
-        InputError: If it says nothing, in a line that tells where and why.
+        InputError: If it is not valid YAML; one line says where and why.
     """
     try:
         return yaml.load(text, Loader=_StrictLoader)
@@ -138,13 +138,13 @@ def read_yaml(text: str) -> object:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise InputError(f"{line}not YAML ({problem})") from None
+        raise InputError(f"{line}invalid YAML ({problem})") from None
     except RecursionError:
         raise InputError("nested too deeply") from None
 
 
 def load_settings(path: Path) -> dict[str, object]:
-    """The keys of a study file, and its own name where it gives the study none.
+    """The keys of a study file; its name by default is the file's.
 
     Raises:
         InputError: If it can't be read, isn't YAML, or isn't a list of `key: value` lines.

@@ -1,4 +1,4 @@
-"""The end of a process that takes too long, even if it hangs."""
+"""Ends a process that exceeds its time limit, even if it hangs."""
 
 import contextlib
 import faulthandler
@@ -7,15 +7,15 @@ import threading
 from collections.abc import Callable, Iterator
 
 _GRACE_SECONDS = 30.0
-"""Time to write the row of a trial that took too long."""
+"""Time to write the row of a trial that timed out."""
 
 
 @contextlib.contextmanager
 def time_limit(seconds: float | None, on_timeout: Callable[[str], None]) -> Iterator[None]:
-    """End this process if what is done here takes longer, even if it hangs.
+    """Exit this process if the block takes longer, even if it hangs.
 
-    Where it hangs so that no other thread of Python can run, nothing can be written; it is ended all
-    the same, some seconds later.
+    If it hangs without releasing the GIL, nothing can be written; it is still ended, some seconds
+    later.
 
     Args:
         seconds: The limit, or None.
@@ -40,4 +40,4 @@ def time_limit(seconds: float | None, on_timeout: Callable[[str], None]) -> Iter
     finally:
         faulthandler.cancel_dump_traceback_later()
         timer.cancel()
-        timer.join()  # if it is giving up by now, nothing more is to be written
+        timer.join()  # if the limit was just reached, the process exits here and writes nothing more

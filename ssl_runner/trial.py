@@ -1,4 +1,4 @@
-"""One trial from its config to its rows, whoever runs it: data, loop, checkpoints, figures."""
+"""One trial from its config to its rows, with or without Ray: data, loop, checkpoints, figures."""
 
 import socket
 import time
@@ -22,7 +22,7 @@ from ssl_runner.versions import version_columns
 Rows = tuple[dict[str, Any], list[dict[str, Any]]]
 """A trial's row, and those of its epochs."""
 
-Tell = Callable[[dict[str, Any]], None]
+OnEpoch = Callable[[dict[str, Any]], None]
 """Called with each finished epoch's metrics."""
 
 
@@ -32,7 +32,7 @@ class RunContext:
 
     Attributes:
         sweep: Name of the sweep.
-        question: What the sweep asks, or None.
+        question: The sweep's question, or None.
         checkpoints: Folder of the trial's checkpoints, a path or URI.
         threads: CPU threads of each worker.
         checkpoint_steps: Steps between checkpoints within an epoch, or None.
@@ -55,19 +55,19 @@ def run_trial(
     trial: Trial,
     dataset: ImageDataset,
     context: RunContext,
-    tell: Tell,
+    on_epoch: OnEpoch,
     *,
     device: torch.device,
     group: dist.ProcessGroup | None = None,
 ) -> Rows:
-    """Train a trial to its end, from its last checkpoint if it has one; a failure is a row too.
+    """Train a trial to its end, from its last checkpoint if it has one; a failure gives a row too.
 
     Args:
-        tell: Called on every rank after every epoch, when the checkpoint is written.
+        on_epoch: Called on every rank after every epoch, once the checkpoint is written.
         group: The ranks that train together, or None; each calls this with equal arguments.
 
     Returns:
-        The rows, to be written by rank 0. The checkpoints are left to be cleared after that.
+        The rows, which rank 0 must write. The checkpoints are to be cleared after that.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     torch.set_num_threads(context.threads)
@@ -82,7 +82,7 @@ def run_trial(
             checkpoints.save(state)
         if metrics is not None:
             history.append(metrics)
-            tell(metrics)
+            on_epoch(metrics)
 
     try:
         data = prepare(trial.config, dataset)
@@ -100,12 +100,12 @@ def run_trial(
             checkpoint_steps=context.checkpoint_steps,
         )
     except (ValueError, FloatingPointError) as error:
-        # What the settings lead to is the same on every rank, and would be the same again.
+        # Caused by the settings: the same on every rank, and after a retry.
         return failed_rows(trial, context, str(error), started, history)
     except OSError:
-        raise  # a disk or a network may be back when the trial is started again
+        raise  # a disk or a network may be back when the trial is retried
     except Exception as error:
-        if group is not None:  # another rank may have died: Ray Train starts them all again
+        if group is not None:  # another rank may have died: Ray Train restarts them all
             raise
         return failed_rows(trial, context, describe_error(error), started, history)
     row = _base_row(trial, context, started)
@@ -119,8 +119,8 @@ def run_trial(
 
 
 def describe_error(error: BaseException) -> str:
-    """An error in a line, its kind first."""
-    lines = str(error).strip().splitlines() or ["no more is known"]
+    """An error in a line, its type first."""
+    lines = str(error).strip().splitlines() or ["no message"]
     text = f"{type(error).__name__}: {lines[0]}"
     is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
     if is_memory or "can't allocate memory" in str(error):
@@ -129,7 +129,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def finish_trial(results: ResultsFolder, rows: Rows, context: RunContext) -> None:
-    """Write a trial's rows, then delete its checkpoints: until the row is there they are needed.
+    """Write a trial's rows, then delete its checkpoints, which are needed until the row exists.
 
     Raises:
         OSError: If the rows can't be written.

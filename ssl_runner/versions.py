@@ -1,4 +1,4 @@
-"""What a row says of the software that made it."""
+"""The software versions that a row records."""
 
 import functools
 import platform
@@ -26,7 +26,7 @@ def git_commit() -> str | None:
     here = Path(__file__).parent
     run = functools.partial(subprocess.run, cwd=here, capture_output=True, text=True, timeout=10)
     try:
-        # A checkout of something else, with this package installed below it, says nothing of it.
+        # The package may be installed inside the checkout of another project.
         tracked = run(["git", "ls-files", "--error-unmatch", Path(__file__).name])
         if tracked.returncode:
             return None

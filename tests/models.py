@@ -20,8 +20,8 @@ class Linear(nn.Module):
         self.linear = nn.Linear(channels * size[0] * size[1], classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        scores: torch.Tensor = self.linear(images.flatten(1))
-        return scores
+        logits: torch.Tensor = self.linear(images.flatten(1))
+        return logits
 
 
 class SmallCNN(nn.Sequential):
@@ -91,7 +91,7 @@ class Waiting(Linear):
 
 
 class Normed(nn.Sequential):
-    """Batch normalisation, then one linear layer."""
+    """Batch normalization, then one linear layer."""
 
     def __init__(self, channels: int, size: tuple[int, int], classes: int, dropout: float) -> None:
         pixels = channels * size[0] * size[1]

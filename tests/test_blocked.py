@@ -109,9 +109,9 @@ def test_evaluation_gives_the_scores_of_training(precision: str) -> None:
     model = CNN(1, (28, 28), 10, 0.25).eval()
     images = torch.rand(5, 1, 28, 28)
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        scores = model(images)
+        logits = model(images)
         with torch.inference_mode():
-            assert torch.allclose(model(images), scores, rtol=2**-6, atol=1e-5)
+            assert torch.allclose(model(images), logits, rtol=2**-6, atol=1e-5)
 
 
 def test_names_and_first_weights_are_those_of_plain_layers() -> None:

@@ -96,7 +96,7 @@ def test_every_setting_has_a_flag() -> None:
 @pytest.mark.parametrize("key", sorted(FLAGS))
 def test_a_flag_changes_its_setting_alone(key: str) -> None:
     text, value = FLAGS[key]
-    # A hyper-parameter is refused where no method takes it.
+    # A hyperparameter is refused where no method takes it.
     methods = ["fixmatch"] if key in HYPERPARAMETERS else ["pass"]
     read = sweep_settings(
         tune("--methods", *methods, "--" + key.replace("_", "-"), *text.split()).sweep
@@ -310,7 +310,7 @@ def test_what_train_does_not_take(
             r"label_fraction must be in \(0, 1\], got 10.0. Did you mean 0.10",
         ),
         (("--label-fraction", "all"), "label_fractions.0: .* valid number, .* got 'all'"),
-        (("--seed", "true"), "seeds.0: a number is needed here, not true or false"),
+        (("--seed", "true"), "seeds.0: must be a number, not true or false"),
     ],
 )
 def test_values_that_train_does_not_take(arguments: tuple[str, ...], message: str) -> None:
@@ -349,8 +349,8 @@ def test_values_that_train_does_not_take(arguments: tuple[str, ...], message: st
         (("--seeds", "-1"), "seed must be at least 0, got -1. Try 0."),
         (("--seeds", "0", "0"), "seeds must be without repetition, got 0. Name it once."),
         (("--epochs", "0"), "epochs must be at least 1, got 0. The default is 10."),
-        (("--epochs", "2.5"), "epochs: a whole number is needed here, got 2.5. See --help"),
-        (("--epochs", "yes"), "epochs: a number is needed here, not true or false, got True."),
+        (("--epochs", "2.5"), "epochs: must be a whole number, got 2.5. See --help"),
+        (("--epochs", "yes"), "epochs: must be a number, not true or false, got True."),
         (("--epochs", ""), "epochs: input should be a valid integer, got None. See --help"),
         (("--epochs", "[1"), "epochs: input should be a valid integer, unable to parse"),
         (("--epochs", "!!timestamp x"), "epochs: input should be a valid integer, unable to parse"),
@@ -410,7 +410,7 @@ def raising(error: BaseException) -> Callable[[], int]:
         (lambda: 0, 0, ""),
         (lambda: 1, 1, ""),
         (raising(InputError("lr must be small")), 2, "error: lr must be small\n"),
-        (raising(KeyboardInterrupt()), 130, "stopped; the same command goes on from here\n"),
+        (raising(KeyboardInterrupt()), 130, "stopped; the same command resumes from here\n"),
     ],
 )
 def test_how_a_command_ends(

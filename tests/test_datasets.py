@@ -293,8 +293,8 @@ def test_packed_files_are_unpacked_once(
     kept = cache_root / "fashion_mnist"
     assert said == [
         f"Fashion-MNIST: from {mine}, unpacked in {kept}",
-        f"Fashion-MNIST: from {mine}, as unpacked before in {kept}",
-        f"Fashion-MNIST: from {mine}, as unpacked before in {kept}",
+        f"Fashion-MNIST: from {mine}, already unpacked in {kept}",
+        f"Fashion-MNIST: from {mine}, already unpacked in {kept}",
     ]
 
 
@@ -471,7 +471,9 @@ def test_a_cache_that_cannot_be_written(
     monkeypatch.setenv("SSL_RUNNER_CACHE", str(tmp_path / "file" / "cache"))  # even root can't
     find_files(folder_with(real_files, tmp_path / "unpacked"), print)  # needs no cache
     for data_dir in (folder_with(packed_files, tmp_path / "packed"), None):
-        with pytest.raises(DataError, match=r"cache must be a folder.*SSL_RUNNER_CACHE") as caught:
+        with pytest.raises(
+            DataError, match=r"cache must be a writable folder.*SSL_RUNNER_CACHE"
+        ) as caught:
             find_files(data_dir, print)
         assert "\n" not in str(caught.value)
 
@@ -498,7 +500,7 @@ def test_two_processes_fill_one_cache(
     assert left_in(cache_root) == WHOLE_CACHE
     # Whoever came second found the files there, by waiting or by looking.
     assert sum(f"{mine}, unpacked in" in text for text in printed) == 1
-    assert sum(f"{mine}, as unpacked before in" in text for text in printed) == 1
+    assert sum(f"{mine}, already unpacked in" in text for text in printed) == 1
 
 
 def test_a_process_killed_while_it_unpacks_leaves_nothing_that_counts(
@@ -534,10 +536,10 @@ def test_whoever_waits_for_the_cache_is_told_so(tmp_path: Path) -> None:
     said: list[str] = []
 
     def second() -> None:
-        with cache.alone_in(tmp_path, said.append):
+        with cache.lock_cache(tmp_path, said.append):
             said.append("my turn")
 
-    with cache.alone_in(tmp_path, said.append):
+    with cache.lock_cache(tmp_path, said.append):
         thread = threading.Thread(target=second)
         thread.start()
         wait_until(lambda: bool(said), thread.is_alive)

@@ -47,9 +47,9 @@ def test_a_grid_shows_its_images_in_order() -> None:
         (("--label-fraction", "10"), "label_fraction must be in (0, 1], got 10.0. Did you mean 0.10?"),
         (
             ("--picture", "{folder}/no/x.png"),
-            "--picture must be a picture file that can be written, got",
+            "--picture must be a writable picture file, got",
         ),
-        (("--picture", "{folder}/x.doc"), "--picture must be a picture file that can be written"),
+        (("--picture", "{folder}/x.doc"), "--picture must be a writable picture file"),
         (("--data-dir", "{folder}/nowhere"), ""),
     ],
 )

@@ -64,7 +64,7 @@ def test_ctrl_c_twice_stops_at_once(tmp_path: Path, runs: Runs) -> None:
 
     wait_until(press_ctrl_c)  # again and again, as the impatient do
     assert run.returncode == 130, run.end()
-    assert run.stderr.splitlines()[-1] == "stopped at once; the same command goes on from here"
+    assert run.stderr.splitlines()[-1] == "stopped at once; the same command resumes from here"
     assert "Traceback" not in run.stdout + run.stderr
     assert runs.are_gone()
 

@@ -116,7 +116,7 @@ def test_two_sweeps_of_one_name_do_not_run_at_once_and_two_names_do(
     other = runs.start(*arguments, "--name", "g", "--methods", "pass")
     assert second.end().strip().splitlines()[-1] == (
         f"error: --name must be of a sweep that no other process runs in {tmp_path}, got 'f'. Wait for "
-        "the other one, or give this one a name or a folder of its own."
+        "it, or choose another --name or --results."
     )
     assert second.returncode == 2
     watching = runs.start("ssl_runner.report", str(tmp_path), "--sweep", "f", "--watch")
@@ -275,8 +275,8 @@ def test_a_million_trials_are_asked_about_before_they_start(tmp_path: Path) -> N
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.returncode == 2
     assert done.stderr == (
-        "error: a sweep must have 10,000 trials at most unless told, got 5,000,000. Shorten its "
-        "lists, or add --yes.\n"
+        "error: a sweep must have at most 10,000 trials, got 5,000,000. Shorten its lists, or add "
+        "--yes.\n"
     )
     assert not (tmp_path / "r").exists()
     listed = subprocess.run([*command, "--dry-run"], capture_output=True, text=True)

@@ -43,9 +43,9 @@ def suspicions(order: np.ndarray, next_order: np.ndarray, n: int) -> dict[str, f
     step = (order[1:] - order[:-1]) % n
     return {
         "entry by position": excess(together(place, len(order), order, n)),
-        "neighbours": excess(together(order[:-1], n, order[1:], n)),
+        "neighbors": excess(together(order[:-1], n, order[1:], n)),
         "next but one": excess(together(order[:-2], n, order[2:], n)),
-        "lower bits of neighbours": excess(together(order[:-1] % BINS, BINS, order[1:] % BINS, BINS)),
+        "lower bits of neighbors": excess(together(order[:-1] % BINS, BINS, order[1:] % BINS, BINS)),
         "lower bits by position": excess(together(place % BINS, BINS, order % BINS, BINS)),
         "half a chunk apart": excess(together(order[:-4096], n, order[4096:], n)),
         "steps up and down": excess(together(place[:-1], len(step), step, n)),
@@ -157,7 +157,7 @@ def test_no_two_keys_share_a_stream() -> None:
     assert len({generator(key).integers(1 << 63) for key in keys}) == len(keys)
     assert len({seed_of(key) for key in keys}) == len(keys)
     assert all(0 <= seed_of(key) < 2**63 for key in keys)
-    # Neighbours in each part of the key are as good as any.
+    # Neighbors in each part of the key are as good as any.
     draws = np.array([generator(key).random(4000) for key in [(0, 0), (0, 1), (1, 0), (1, 1)]])
     assert np.abs(np.corrcoef(draws) - np.eye(4)).max() < 4.5 / 4000**0.5
 

@@ -17,7 +17,7 @@ from ssl_runner.methods import Method, Networks, UnlabeledBatch, build_method
 from ssl_runner.methods.methods import FreeMatch
 from ssl_runner.methods.settings import METHODS
 from ssl_runner.train import fit, prepare
-from ssl_runner.train.step import averaged_model, together
+from ssl_runner.train.step import averaged_model, group_by_step
 from tests.test_train import CPU, assert_same_bits, ignore, run, untimed
 
 # B = images, K = classes, D = features of an image
@@ -70,9 +70,9 @@ class Fixture:
         """Softmax outputs of each image, by hand."""
         rows = []
         for image in self.views[view].tolist():
-            scores = [sum(w * x for w, x in zip(row, image, strict=True)) for row in weights.tolist()]
-            total = sum(math.exp(score) for score in scores)
-            rows.append([math.exp(score) / total for score in scores])
+            logits = [sum(w * x for w, x in zip(row, image, strict=True)) for row in weights.tolist()]
+            total = sum(math.exp(logit) for logit in logits)
+            rows.append([math.exp(logit) / total for logit in logits])
         return rows
 
 
@@ -354,7 +354,7 @@ def test_several_unlabeled_batches_to_each_labeled_one(fashion_mnist: ImageDatas
     result = run(small("fixmatch", mu=4, epochs=1), fashion_mnist)
     assert result.progress.steps == 6  # 540 images are 23 batches of 24
     assert result.progress.unlabeled == 540
-    assert result.progress.images == 2 * 60 + 0 * 24  # two passages of 24, 24 and 12
+    assert result.progress.images == 2 * 60 + 0 * 24  # two cycles through 24, 24 and 12
 
 
 def test_the_averaged_weights_are_evaluated_and_kept(fashion_mnist: ImageDataset) -> None:
@@ -414,17 +414,17 @@ def test_a_step_is_a_labeled_batch_and_the_unlabeled_ones_up_to_the_next() -> No
 
     dataset = PartiallyLabeledDataset(IMAGES_NCHW, TARGETS_N)
     loader = make_loader(dataset, make_sampler(order="paired", mu=2))
-    groups = [[batch.kind for batch in group] for group in together(loader)]
+    groups = [[batch.kind for batch in group] for group in group_by_step(loader)]
     assert groups == [[0, 1, 1], [0, 1, 1], [0, 1]]  # 40 images in batches of 8
-    passed_over = make_loader(dataset, make_sampler(skip_unlabeled=True))
-    assert [[batch.kind for batch in group] for group in together(passed_over)] == [[0], [0]]
+    skipped = make_loader(dataset, make_sampler(skip_unlabeled=True))
+    assert [[batch.kind for batch in group] for group in group_by_step(skipped)] == [[0], [0]]
 
 
 # ---- a method of one's own ----
 
 
 def test_a_method_of_one_s_own(fashion_mnist: ImageDataset) -> None:
-    config = small("experiments.own_method:EntropyMinimisation", unlabeled_weight=0.5)
+    config = small("experiments.own_method:EntropyMinimization", unlabeled_weight=0.5)
     result = run(config, fashion_mnist)
     assert result.history[0]["unlabeled_loss"] > result.history[-1]["unlabeled_loss"] > 0
     assert result.history[0]["accepted_share"] is None

@@ -1,4 +1,4 @@
-"""The classifiers: a row of scores per image, the pools in use, the notebook's sizes."""
+"""The classifiers: a row of logits per image, the pools in use, the notebook's sizes."""
 
 from pathlib import Path
 
@@ -33,8 +33,8 @@ def test_a_batch_gives_as_many_rows(
     name: str, channels: int, size: tuple[int, int], classes: int, count: int
 ) -> None:
     # The notebook's pools stood unused, and its batch of 64 became 1,024 rows.
-    scores_BK = build_model(name, channels, size, classes, 0.25)(images(count, channels, size))
-    assert scores_BK.shape == (count, classes)
+    logits_BK = build_model(name, channels, size, classes, 0.25)(images(count, channels, size))
+    assert logits_BK.shape == (count, classes)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -111,9 +111,9 @@ def test_pooling_before_relu_changes_neither_scores_nor_gradients(kind: type[CNN
     batch, labels = images(64).double() - 0.5, torch.arange(64) % 10
     results = []
     for forward in (model, lambda batch: slow(model, batch)):
-        scores_BK = forward(batch)
-        loss = F.cross_entropy(scores_BK, labels)
-        results.append([scores_BK, *torch.autograd.grad(loss, tuple(model.parameters()))])
+        logits_BK = forward(batch)
+        loss = F.cross_entropy(logits_BK, labels)
+        results.append([logits_BK, *torch.autograd.grad(loss, tuple(model.parameters()))])
     assert len(results[0]) == 9
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)

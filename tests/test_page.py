@@ -94,7 +94,7 @@ def chromium() -> Iterator[webdriver.Chrome]:
 
 
 def opened(driver: webdriver.Chrome, page: Path, width: int = 1200, dark: bool = False) -> None:
-    """Open the page at a width and in a colour scheme, and wait until every chart is drawn."""
+    """Open the page at a width and in a color scheme, and wait until every chart is drawn."""
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -182,12 +182,12 @@ def test_it_is_readable_on_a_phone_and_in_the_dark(
             "return arguments[0].scrollWidth - arguments[0].clientWidth", chart
         )
         assert wide <= 0, chart.get_attribute("id")
-    colours = chromium.execute_script(
+    colors = chromium.execute_script(
         "const style = getComputedStyle(document.body);"
         "const label = document.querySelector('#chart-labels .role-axis-label text');"
         "return [style.color, style.backgroundColor, getComputedStyle(label).fill]"
     )
-    text, ground, label = (np.mean([int(n) for n in re.findall(r"\d+", c)[:3]]) for c in colours)
+    text, ground, label = (np.mean([int(n) for n in re.findall(r"\d+", c)[:3]]) for c in colors)
     assert (text > ground) == dark
     assert abs(text - ground) > 150
     assert abs(label - text) < 5  # the charts follow
@@ -198,7 +198,7 @@ def test_it_is_readable_on_a_phone_and_in_the_dark(
 def test_one_trial_alone_says_that_there_is_no_spread() -> None:
     row = trial_row(TrialConfig())
     html = render_page(frame_of(row), epochs_of([row]))
-    assert "one seed each, so no spread and no interval can be given" in html
+    assert "one seed each, so no standard deviation and no interval can be given" in html
     assert "0 failed" not in html
 
 

@@ -3,7 +3,7 @@
 Over any number of workers the same sums are made in another order. In exact arithmetic nothing would
 change; in float64 a training of some dozen steps changes by about 1e-13, whatever the CPU. A mistake in
 the mathematics, such as a weight that is left out, changes it by more than 1e-4. In float32 the two
-cannot be told apart: a rounded score moves an image over a threshold, and from there the runs part.
+cannot be told apart: a rounded logit moves an image over a threshold, and from there the runs part.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from ssl_runner.methods.settings import METHODS
 from ssl_runner.sampler import LABELED_KIND, UNLABELED_KIND, HomogeneousBatchSampler
 from ssl_runner.train import TrialData, fit, prepare
 from ssl_runner.train.loop import Training
-from ssl_runner.train.step import Learner, together
+from ssl_runner.train.step import Learner, group_by_step
 from tests.ranks import group, over_ranks, small
 from tests.test_train import CPU, untimed
 
@@ -165,7 +165,7 @@ def gradients(rank: int, world_size: int, config: TrialConfig, data: TrialData) 
     training = Training(config.replace(lr=1e-30), data, CPU, group(), None)
     weights = list(training.learner.bare.parameters())
     found = []
-    for step, batches in enumerate(together(training.loader)):
+    for step, batches in enumerate(group_by_step(training.loader)):
         training.learner.step(batches, training.sums, 0, step)
         flat = [weight.grad.flatten() for weight in weights if weight.grad is not None]
         assert len(flat) == len(weights)
@@ -432,7 +432,7 @@ def test_in_float32_a_gradient_is_within_the_bound_of_its_rounding(data: TrialDa
     - n to add up the images, W to add up the ranks' gradients and to divide by their number;
     - 4 for the weight W·n_r/n, for 1/n_r and for the products with them; 1 for a pixel's 1/255 and 1
       for the product with it;
-    - 18 for d_ik: the scores are zero without rounding, ln K is off by 2u relatively (an error of at
+    - 18 for d_ik: the logits are zero without rounding, ln K is off by 2u relatively (an error of at
       most a unit in the last place), so 1/K = exp(−ln K) by 2u·ln 10 < 5u from it, and exp itself by
       less than 8u (4 units in the last place) and a factor by 1, the subtraction by 1; the rest is
       for second thoughts of a kernel.

@@ -68,7 +68,7 @@ def test_over_a_pipe_it_holds_the_numbers(results: ResultsFolder, report: Report
     assert words(done.stdout, "CNN full") == full.split()
     assert words(done.stdout, "CNN partial") == tenth.split()
     assert "43.21" not in done.stdout  # the other sweep's
-    assert "\x1b" not in done.stdout  # no colours for a file
+    assert "\x1b" not in done.stdout  # no colors for a file
 
 
 def test_without_a_name_all_sweeps_are_compared(results: ResultsFolder, report: Report) -> None:
@@ -182,7 +182,7 @@ def test_a_picture_holds_what_was_printed(
         (("--sweep",), "argument --sweep: expected one argument. See --help."),
         (
             ("{folder}/results", "--svg", "{folder}/no/x.svg"),
-            "--svg must be a place that can be written, got '{folder}/no/x.svg' (No such file or "
+            "--svg must be a writable path, got '{folder}/no/x.svg' (No such file or "
             "directory). Choose another.",
         ),
         (
@@ -242,7 +242,7 @@ def test_the_bars_are_as_long_as_the_accuracies_are_high() -> None:
 def test_one_seed_says_that_it_is_one() -> None:
     rows = [trial_row(TrialConfig.of(label_fraction=fraction)) for fraction in (0.1, 1.0)]
     text = " ".join(printed(*rows).split())
-    assert "one seed each, so no spread and no interval can be given" in text
+    assert "one seed each, so no standard deviation and no interval can be given" in text
     assert "±" not in text
 
 

@@ -495,8 +495,8 @@ def test_a_folder_that_can_not_be_written(tmp_path: Path, place: str, reason: st
     results = ResultsFolder(str(tmp_path / place))
     with pytest.raises(
         ValueError,
-        match=rf"^--results must be a folder that can be written, got '{tmp_path}/{place}' "
-        rf"\(.*{reason}.*\)\. Choose another, or change its permissions\.$",
+        match=rf"^--results must be a writable folder, got '{tmp_path}/{place}' "
+        rf"\(.*{reason}.*\)\. Choose another, or check its permissions\.$",
     ) as refused:
         results.check_writable()
     assert len(str(refused.value).splitlines()) == 1

@@ -90,7 +90,7 @@ def slow_plan(plan: EpochPlan) -> list[tuple[int, list[int]]]:
     key = (plan.seed, plan.epoch)
     size = plan.batch_size
 
-    def passage(kind: int, number: int) -> list[tuple[int, list[int]]]:
+    def cycle(kind: int, number: int) -> list[tuple[int, list[int]]]:
         pool = list((plan.labeled, plan.unlabeled)[kind])
         images = [
             pool[i] for i in Permutation(len(pool), (*key, kind, number)).at(np.arange(len(pool)))
@@ -102,14 +102,14 @@ def slow_plan(plan: EpochPlan) -> list[tuple[int, list[int]]]:
             batches[-1] += itertools.islice(itertools.cycle(images), size - len(batches[-1]))
         return [(kind, batch) for batch in batches]
 
-    labeled, unlabeled = passage(LABELED_KIND, 0), passage(UNLABELED_KIND, 0)
+    labeled, unlabeled = cycle(LABELED_KIND, 0), cycle(UNLABELED_KIND, 0)
     both = labeled + unlabeled
     if not labeled or not unlabeled or plan.order == "labeled_first":
         return both
     if plan.order == "shuffle":
         return [both[i] for i in Permutation(len(both), (*key, 2)).at(np.arange(len(both)))]
     if plan.order == "paired":
-        again = itertools.chain.from_iterable(passage(LABELED_KIND, i) for i in itertools.count())
+        again = itertools.chain.from_iterable(cycle(LABELED_KIND, i) for i in itertools.count())
         groups = [unlabeled[i : i + plan.mu] for i in range(0, len(unlabeled), plan.mu)]
         return [step for group in groups for step in (next(again), *group)]
     if len(unlabeled) <= len(labeled):
@@ -206,6 +206,35 @@ def test_the_smallest_plans_as_they_stand(order: Order, last_batch: LastBatch, e
         last_batch=last_batch,
     )
     assert written_out(as_lists(plan)) == expected
+
+
+@pytest.mark.parametrize(
+    ("n", "world_size", "shares"),
+    [
+        (0, 1, [(0, 0)]),  # an empty batch is shared too
+        (0, 3, [(0, 0), (0, 0), (0, 0)]),
+        (7, 1, [(0, 7)]),  # a single rank has all of it
+        (1, 2, [(0, 0), (0, 1)]),  # n < W: the last rank has the only image
+        (2, 3, [(0, 0), (0, 1), (1, 2)]),  # n < W: one rank has none
+        (3, 5, [(0, 0), (0, 1), (1, 1), (1, 2), (2, 3)]),  # n < W: the ranks with none are spread out
+        (3, 3, [(0, 1), (1, 2), (2, 3)]),  # n = W: an image each
+        (6, 3, [(0, 2), (2, 4), (4, 6)]),  # W divides n
+        (7, 3, [(0, 2), (2, 4), (4, 7)]),  # a remainder of one: the last rank has one more
+        (8, 3, [(0, 2), (2, 5), (5, 8)]),  # a remainder of W - 1: the first rank has one fewer
+        (6, 4, [(0, 1), (1, 3), (3, 4), (4, 6)]),  # half a rank too many: every second has one more
+        (64, 3, [(0, 21), (21, 42), (42, 64)]),  # the default batch over three ranks
+        # Products beyond 64 bits: the arithmetic is exact.
+        (2**70, 2, [(0, 2**69), (2**69, 2**70)]),
+    ],
+)
+def test_the_shares_of_a_batch(n: int, world_size: int, shares: list[tuple[int, int]]) -> None:
+    assert [share(n, rank, world_size) for rank in range(world_size)] == shares
+    if n < 2**63:  # and many batches at once
+        starts, stops = zip(*shares, strict=True)
+        for rank in range(world_size):
+            start, stop = share(np.array([n, n]), rank, world_size)
+            assert start.tolist() == [starts[rank]] * 2
+            assert stop.tolist() == [stops[rank]] * 2
 
 
 def test_the_same_plan_over_three_ranks() -> None:
@@ -776,8 +805,8 @@ def test_promise_6_two_equal_pools_are_shuffled_differently() -> None:
     labeled, unlabeled = (batch.indices for batch in plan)
     assert abs(np.corrcoef(labeled, unlabeled)[0, 1]) < 0.3
     paired = EpochPlan(labeled=range(100), unlabeled=range(300), batch_size=100, order="paired")
-    passages = [batch.indices for batch in paired if batch.kind == LABELED_KIND]
-    assert np.abs(np.corrcoef(passages) - np.eye(3)).max() < 0.3
+    cycles = [batch.indices for batch in paired if batch.kind == LABELED_KIND]
+    assert np.abs(np.corrcoef(cycles) - np.eye(3)).max() < 0.3
 
 
 # ---------------------------------------------------------------------------------------------------

@@ -126,9 +126,9 @@ def test_evaluation_equals_a_slow_one(fashion_mnist: ImageDataset) -> None:
     losses, wrong, confusion = [], [], np.zeros((10, 10), dtype=int)
     with torch.no_grad():
         for place, (image, label) in enumerate(zip(images, labels, strict=True)):
-            scores = model(torch.tensor(image[None] / 255))
-            losses.append(F.cross_entropy(scores, torch.tensor([label])).item())
-            taken = int(scores.argmax())
+            logits = model(torch.tensor(image[None] / 255))
+            losses.append(F.cross_entropy(logits, torch.tensor([label])).item())
+            taken = int(logits.argmax())
             confusion[label, taken] += 1
             if taken != label:
                 wrong.append((-losses[-1], place, taken))
@@ -217,8 +217,8 @@ class Infinite(nn.Module):
         self.linear = nn.Linear(784, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        scores: torch.Tensor = self.linear(images.flatten(1)) * torch.inf
-        return scores
+        logits: torch.Tensor = self.linear(images.flatten(1)) * torch.inf
+        return logits
 
 
 @pytest.mark.parametrize("checkpoint_steps", [None, 4])
@@ -321,9 +321,9 @@ def test_bf16_trains(fashion_mnist: ImageDataset) -> None:
 
 
 def test_bf16_s_loss_is_within_the_bound_of_its_rounding(fashion_mnist: ImageDataset) -> None:
-    """A score is Σ w·x + b; bf16 rounds w, x, b and the score, each by u = 2⁻⁸ relatively.
+    """A logit is Σ w·x + b; bf16 rounds w, x, b and the logit, each by u = 2⁻⁸ relatively.
 
-    With the sum made in float32, whose share is below u/10, a score is off by at most
+    With the sum made in float32, whose share is below u/10, a logit is off by at most
     4u·(Σ|w·x| + |b|) (Higham 2002, "Accuracy and Stability of Numerical Algorithms", section 3.1), and
     the cross entropy, whose slopes' magnitudes add up to 2 at most, by twice the largest of these.
     """

@@ -184,7 +184,7 @@ def test_ctrl_c_keeps_the_rows_and_the_same_command_goes_on(
     os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does: the whole group
     run.end()
     assert run.returncode == 130, run.stderr
-    assert run.stderr == "stopped; the same command goes on from here\n"
+    assert run.stderr == "stopped; the same command resumes from here\n"
     first = pd.read_parquet(tmp_path / "trials")
     assert first["config"].tolist() == ["partial"]
 
@@ -318,4 +318,4 @@ def test_a_results_folder_that_cannot_be_written(tmp_path: Path, call: Callable[
     (tmp_path / "file").write_text("")
     done = call(main, "--results", str(tmp_path / "file"))
     assert done.returncode == 2
-    assert re.fullmatch(r"error: --results must be a folder that can be written.*\n", done.stderr)
+    assert re.fullmatch(r"error: --results must be a writable folder.*\n", done.stderr)

@@ -1,7 +1,7 @@
-"""How well does the label curve foretell? Fitted on 25 % of the labels and less, for 50 and 100 %.
+"""How good is the label curve's extrapolation? Fitted on 25 % of the labels and less, for 50 and 100 %.
 
-python -m ssl_runner.tune experiments/foretell.yaml   # 35 trials, about 15 minutes on two cores
-python -m experiments.benchmarks.extrapolation results foretell
+python -m ssl_runner.tune experiments/extrapolation.yaml   # 35 trials, about 15 minutes on two cores
+python -m experiments.benchmarks.extrapolation results extrapolation
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     trials = load_trials(options.results, options.sweep).query("status == 'finished'")
     single = pd.DataFrame([row for _, rows in trials.groupby("seed") for row in errors_of(rows)])
-    together = pd.DataFrame(errors_of(trials)).set_index("fraction")
+    pooled = pd.DataFrame(errors_of(trials)).set_index("fraction")
     table = Table(title=f"fitted on {MOST:.0%} of the labels and less; points of test accuracy")
     for heading in (
         "fraction",
@@ -59,7 +59,7 @@ def main() -> None:
     ):
         table.add_column(heading, justify="right")
     for fraction, rows in single.groupby("fraction"):
-        error, whole = 100 * rows["error"], together.loc[fraction]
+        error, whole = 100 * rows["error"], pooled.loc[fraction]
         table.add_row(
             f"{fraction:g}",
             f"{rows['measured'].mean():.2%}",

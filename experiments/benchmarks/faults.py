@@ -4,7 +4,7 @@ python -m experiments.benchmarks.faults                        # about 25 minute
 python -m experiments.benchmarks.faults --kills 20 --rounds 1  # a first look
 python -m experiments.benchmarks.faults --kills 0 --parts "its workers" "its trial's process"
 
-Each run is killed and the same command given again, until it ends by itself; its rows must then be
+Each run is killed and the same command run again, until one run finishes; its rows must then be
 those of an undisturbed run, row for row and to the bit, with no file left beside them. A training
 without Ray is killed at random moments, half of them soon after it has written a checkpoint, of which
 there is one at every step, so that many kills fall into the writing of a file; a sweep part by part,
@@ -56,12 +56,12 @@ PARTS = {
     "its trial's process": ("ray::ImplicitFunc", TWO),
 }
 RESTARTED = ("a trial's process", "its workers", "its trial's process")
-"""What the command itself starts again."""
+"""What the command itself restarts."""
 
 
 @dataclass
 class Outcome:
-    """What came of some kills.
+    """The outcome of some kills.
 
     Attributes:
         kills: How many there were.
@@ -95,7 +95,7 @@ def train(results: str) -> None:
 
 
 def kill_trainings(context: ForkServerContext, kills: int, folder: Path) -> Outcome:
-    """Kill trainings at random moments, so often at least."""
+    """Kill trainings at random moments, at least so often."""
 
     outcome = Outcome()
 
@@ -135,12 +135,12 @@ def kill_trainings(context: ForkServerContext, kills: int, folder: Path) -> Outc
 
 
 def say(what: str, outcome: Outcome) -> None:
-    """A line of how it stands, beside the table."""
+    """Print a line of progress, apart from the table."""
     print(f"{what}: {outcome.lost} rows lost, {outcome.wrong} wrong", file=sys.stderr, flush=True)
 
 
 def kill_sweep(part: str, results: Path, whole: Path, runs: Runs, outcome: Outcome) -> None:
-    """Kill one part of a sweep, and give the same command again."""
+    """Kill one part of a sweep, and run the same command again."""
     name, flags = PARTS[part]
     arguments = (*SWEEP, *flags, "--results", str(results))
     run = runs.start(*arguments)

@@ -5,8 +5,8 @@ python -m experiments.benchmarks.sampler --sizes 6e4 --rounds 3 # a first look
 
 Every measurement is a process of its own, and the samplers take turns; the figures are medians over
 the rounds, and the ratios are medians of each round's own ratio to ours. `DistributedSampler` with
-`BatchSampler` shuffles both kinds together, so its batches are not of one kind: it is there as what
-everybody uses. The one by hand is the shuffled homogeneous sampler that one would write: both pools
+`BatchSampler` shuffles both kinds together, so its batches are not of one kind: it is there as the
+usual choice. The one by hand is the shuffled homogeneous sampler that one would write: both pools
 shuffled, cut into batches, and the batches shuffled. Each goes through the indices as lists of ints,
 batch by batch, as a loader does.
 
@@ -200,7 +200,7 @@ def main() -> None:
     for what, cost in {
         "60,000 labeled": milliseconds_per_epoch(range(60000), range(0)),
         "6,000 labeled and 54,000 unlabeled": milliseconds_per_epoch(range(6000), range(6000, 60000)),
-        "the same, unlabeled batches passed over": milliseconds_per_epoch(
+        "the same, unlabeled batches skipped": milliseconds_per_epoch(
             range(6000), range(6000, 60000), skip_unlabeled=True
         ),
     }.items():

@@ -92,8 +92,8 @@ class NotebookCNN(nn.Module):
         x = self.pool(F.relu(self.conv1(x)))
         x = self.pool(F.relu(self.conv2(x)))
         x = self.dropout(F.relu(self.fc1(x.flatten(1))))
-        scores: torch.Tensor = self.fc2(x)
-        return scores
+        logits: torch.Tensor = self.fc2(x)
+        return logits
 
 
 def notebook_epoch(steps: int | None = None) -> tuple[float, float]:
@@ -107,12 +107,12 @@ def notebook_epoch(steps: int | None = None) -> tuple[float, float]:
     started, cpu_started = time.perf_counter(), time.process_time()
     for images, labels in islice(loader, steps):
         optimizer.zero_grad()
-        scores = model(images)
-        loss = loss_function(scores, labels)
+        logits = model(images)
+        loss = loss_function(logits, labels)
         loss.backward()
         optimizer.step()
         loss_sum += loss.item() * len(labels)
-        correct += int((scores.argmax(1) == labels).sum().item())
+        correct += int((logits.argmax(1) == labels).sum().item())
     return time.perf_counter() - started, time.process_time() - cpu_started
 
 
@@ -125,7 +125,7 @@ def our_epoch(config: TrialConfig, keep: bool = True) -> tuple[float, float]:
 
 
 def trained(config: TrialConfig) -> Progress:
-    """What a training came to, of which next to nothing was evaluation."""
+    """The progress of a training with almost no evaluation."""
     data = prepare(config, load_dataset("fashion_mnist"))
     images, labels = data.validation
     small = replace(data, validation=(images[:100], labels[:100]))
@@ -143,9 +143,9 @@ def notebook_evaluation() -> tuple[float, float]:
         started, cpu_started = time.perf_counter(), time.process_time()
         with torch.no_grad():
             for images, labels in islice(loader, 10 if warm else None):
-                scores = model(images)
-                loss_sum += loss_function(scores, labels).item() * len(labels)
-                correct += int((scores.argmax(1) == labels).sum().item())
+                logits = model(images)
+                loss_sum += loss_function(logits, labels).item() * len(labels)
+                correct += int((logits.argmax(1) == labels).sum().item())
     return time.perf_counter() - started, time.process_time() - cpu_started
 
 
@@ -187,12 +187,12 @@ def step_parts(threads: int, precision: str, steps: int) -> tuple[dict[str, floa
 
     def forward(images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         with autocast(precision, CPU):
-            scores = model(images)
-        return scores, F.cross_entropy(scores.float(), targets)
+            logits = model(images)
+        return logits, F.cross_entropy(logits.float(), targets)
 
-    def add(loss: torch.Tensor, scores: torch.Tensor, targets: torch.Tensor) -> None:
+    def add(loss: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor) -> None:
         loss_sum.add_(loss.detach() * len(targets))
-        correct.add_((scores.argmax(1) == targets).sum())
+        correct.add_((logits.argmax(1) == targets).sum())
 
     for count in (50, steps):  # the first ones warm up
         parts.clear()
@@ -201,10 +201,10 @@ def step_parts(threads: int, precision: str, steps: int) -> tuple[dict[str, floa
             batch = timed("fetch", next, loader)
             images = timed("cast", to_model_input, batch.images, CPU)
             optimizer.zero_grad(set_to_none=True)
-            scores, loss = timed("forward", forward, images, batch.targets)
+            logits, loss = timed("forward", forward, images, batch.targets)
             timed("backward", loss.backward)
             timed("step", optimizer.step)
-            timed("sums", add, loss, scores, batch.targets)
+            timed("sums", add, loss, logits, batch.targets)
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
     return {part: 1000 * seconds / steps for part, seconds in parts.items()}, faults / steps
 
@@ -230,8 +230,8 @@ def augmentation_parts(repeats: int) -> dict[str, float]:
     return parts
 
 
-def alone(work: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns in a new process, which no other one has left traces in."""
+def in_new_process(work: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns in a new process, free of earlier side effects."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
         return pool.submit(work, *arguments).result()
@@ -253,8 +253,8 @@ def show_methods(ours: TrialConfig, threads: int, rounds: int, console: Console)
     for _ in range(rounds):
         for method in METHODS:
             config = learning.replace(method=method)
-            steps[method].append(alone(on_threads, threads, method_step, config))
-        for name, cost in alone(on_threads, threads, augmentation_parts, 300).items():
+            steps[method].append(in_new_process(on_threads, threads, method_step, config))
+        for name, cost in in_new_process(on_threads, threads, augmentation_parts, 300).items():
             views[name].append(cost)
 
     def to_pass(values: list[float]) -> float:
@@ -320,7 +320,7 @@ def show_loops(
     times: Times = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            times[name].append(alone(on_threads, threads, *run))
+            times[name].append(in_new_process(on_threads, threads, *run))
     what = "One epoch" if steps is None else f"{steps} steps"
     title = f"{what} at batch 64: {threads} threads, {rounds} rounds"
     show_times(title, "loop, seconds", 1, times, console)
@@ -340,7 +340,7 @@ def show_evaluation(threads: int, rounds: int, console: Console) -> None:
     times: Times = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            times[name].append(alone(on_threads, threads, *run))
+            times[name].append(in_new_process(on_threads, threads, *run))
     title = f"Evaluation of 10,000 images: {threads} threads, {rounds} rounds"
     show_times(title, "loop, ms for 1,000 images", 100, times, console)
 
@@ -365,7 +365,7 @@ def main() -> None:
         return
     show_methods(ours, options.threads, options.rounds, console)
     for precision in ("fp32", resolve_precision("auto", CPU)):
-        parts, faults = alone(step_parts, options.threads, precision, 300)
+        parts, faults = in_new_process(step_parts, options.threads, precision, 300)
         whole = sum(parts.values())
         table = Table(title=f"A step of 64 images in {precision}, taken apart")
         for heading in ("part", "ms", "share"):

@@ -1,4 +1,4 @@
-"""Named data sets as arrays: found, fetched if need be, and checked before use.
+"""Named data sets as arrays: found, downloaded if needed, and checked before use.
 
 | file | what lives there |
 |---|---|

@@ -1,4 +1,4 @@
-"""What a data set is: its figures, and a picture of some of its images."""
+"""The command that describes a data set: counts by class, and a picture of some images."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ GRID = 3
 
 
 def main() -> int:
-    """Say what a data set is, and save a grid of random training images with their class names."""
+    """Describe a data set, and save a grid of random training images with their class names."""
     parser = Parser(allow_abbrev=False, prog="python -m ssl_runner.datasets", description=main.__doc__)
     parser.add_argument(
         "dataset", nargs="?", default="fashion_mnist", help="a name, or an import path module:function"
@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument("--data-dir", type=Path, help="folder of its files (or SSL_RUNNER_DATA)")
     parser.add_argument("--seed", type=int, default=0, help="drives which images are drawn")
     parser.add_argument(
-        "--label-fraction", type=float, default=0.1, help="show how many keep their label under it"
+        "--label-fraction", type=float, default=0.1, help="show how many keep their label at it"
     )
     parser.add_argument("--picture", type=Path, default=Path("images.png"), help="where to save it")
     options = parser.parse_known(sys.argv[1:])
@@ -58,7 +58,7 @@ def main() -> int:
         draw_grid(train.images[chosen], names, GRID).save(options.picture)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"--picture must be a picture file that can be written, got {str(options.picture)!r} "
+            f"--picture must be a writable picture file, got {str(options.picture)!r} "
             f"({str(error).splitlines()[0]}). Try images.png."
         ) from None
     console.print(f"picture: {options.picture}")

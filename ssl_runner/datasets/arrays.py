@@ -13,7 +13,7 @@ from ssl_runner.errors import Described, require
 
 
 def _described(array: npt.NDArray[np.generic]) -> Described:
-    # One's own data may come as anything, so nothing is taken for granted here.
+    # The user's own data may be of any type, so nothing is assumed here.
     dtype, shape = getattr(array, "dtype", "unknown"), tuple(getattr(array, "shape", ()))
     return Described(f"{type(array).__name__} of {dtype}, shape {shape}")
 
@@ -27,7 +27,7 @@ class ImageArrays:
     """Images with their labels.
 
     Raises:
-        InputError: If types, shapes and lengths don't fit together, or a label is no class.
+        InputError: If types, shapes and lengths don't match, or a label is not a class.
     """
 
     images: npt.NDArray[np.uint8]  # (N, C, H, W), C-contiguous, 0 to 255
@@ -41,7 +41,7 @@ class ImageArrays:
             "images",
             "a uint8 array of shape (N, C, H, W)",
             _described(images),
-            "Grey images need a channel too: images[:, None].",
+            "Gray images need a channel too: images[:, None].",
         )
         require(
             images.flags.c_contiguous,
@@ -89,7 +89,7 @@ class ImageDataset:
     name: str
     train: ImageArrays
     test: ImageArrays
-    digest: str = ""  # worked out from the arrays when it is left out
+    digest: str = ""  # computed from the arrays when it is left out
 
     def __post_init__(self) -> None:
         train, test = self.train, self.test

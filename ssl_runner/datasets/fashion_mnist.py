@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao, Rasul and Vollgraf 2017): where its files are, whether they are right."""
+"""Fashion-MNIST (Xiao, Rasul and Vollgraf 2017): its files, found, checked and read."""
 
 import gzip
 import hashlib
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_runner.cache import CacheError, alone_in, cache_folder
+from ssl_runner.cache import CacheError, cache_folder, lock_cache
 from ssl_runner.datasets import fetch
 from ssl_runner.datasets.arrays import ImageArrays, ImageDataset
 from ssl_runner.errors import DataError
@@ -36,26 +36,26 @@ CLASSES = (
     "Bag",
     "Ankle boot",
 )
-RAW = Path("FashionMNIST", "raw")  # torchvision's layout, so that it can use our cache, and we its
+RAW = Path("FashionMNIST", "raw")  # torchvision's layout: it can use our cache, and we can use its
 
 
 class MissingError(DataError):
-    """The files are not there, as opposed to there and wrong."""
+    """The files are missing, as opposed to damaged."""
 
 
 def load_fashion_mnist(data_dir: Path | None, say: Say, fetch: bool = True) -> ImageDataset:
     """Fashion-MNIST from the first place that has it; see `find_files`.
 
     Raises:
-        DataError: If no place has it, or the chosen one's files are not right.
+        DataError: If no place has it, or the given folder's files are wrong.
     """
     files = find_files(data_dir, say, fetching=fetch)
     return ImageDataset("fashion_mnist", _read(files, "train"), _read(files, "t10k"))
 
 
 def _read(files: Files, part: str) -> ImageArrays:
-    # The content is known by its digest, so the headers hold nothing new: 16 and 8 bytes. (And
-    # importing torchvision to read them takes longer than all the rest: 1.6 s of each start.)
+    # The digest has verified the content, so the headers (16 and 8 bytes) are skipped. (Importing
+    # torchvision to read them would take longer than all the rest: 1.6 s of each start.)
     pixels = np.fromfile(files[f"{part}-images-idx3-ubyte"], dtype=np.uint8, offset=16)
     labels_N = np.fromfile(files[f"{part}-labels-idx1-ubyte"], dtype=np.uint8, offset=8)
     return ImageArrays(pixels.reshape(-1, 1, 28, 28), labels_N.astype(np.int64), CLASSES)
@@ -64,13 +64,13 @@ def _read(files: Files, part: str) -> ImageArrays:
 def find_files(data_dir: Path | None, say: Say, *, fetching: bool = True) -> Files:
     """The four files, unpacked and checked, from the first place that has them.
 
-    A folder that was asked for (`data_dir`, or else SSL_RUNNER_DATA) is the only place then. If
-    none was: the cache, the folder of Debian's package, and where `fetching` is allowed
-    torchvision's download and Debian's archive.
+    If a folder is given (`data_dir`, or else SSL_RUNNER_DATA), only that one is searched. Otherwise:
+    the cache, the folder of Debian's package and, if `fetching` is allowed, torchvision's download
+    and Debian's archive.
 
     Raises:
-        DataError: If the folder asked for lacks a file or has a wrong one; or if every place
-            failed: what was tried, why it failed, and the commands that would help.
+        DataError: If the given folder lacks a file or has a wrong one; or if every place failed:
+            what was tried, why it failed, and the commands that help.
     """
     cache = cache_folder("fashion_mnist")
     if data_dir is not None:
@@ -124,13 +124,13 @@ def _use_folder(folder: Path, cache: Path, say: Say) -> Files:
 
 
 def _use_cache(cache: Path, say: Say) -> Files:
-    """The files of our own cache. A damaged one is set aside, for another place to replace it."""
+    """The files of our own cache. A damaged one is set aside, so that another source can replace it."""
     while True:
         files = locate(cache)
         try:
             check(files)
         except DataError:
-            with alone_in(cache, say):
+            with lock_cache(cache, say):
                 _set_damaged_aside(files, say)
             continue
         if any(path.suffix == ".gz" for path in files.values()):
@@ -149,10 +149,10 @@ def _set_damaged_aside(files: Files, say: Say) -> None:
 
 
 def _keep(files: Files, origin: Path, cache: Path, say: Say) -> Files:
-    """Unpack a folder's files into the cache, unless their like is there: SHA-256 says so."""
-    found, how = _whole(cache), "as unpacked before in"
+    """Unpack a folder's files into the cache, unless it has them (checked by SHA-256)."""
+    found, how = _whole(cache), "already unpacked in"
     if not found:
-        with alone_in(cache, say) as work:
+        with lock_cache(cache, say) as work:
             found = _whole(cache)
             if not found:
                 found, how = _place(files, cache, work), "unpacked in"
@@ -161,8 +161,8 @@ def _keep(files: Files, origin: Path, cache: Path, say: Say) -> Files:
 
 
 def _use_fetched(way: Callable[[Path, Say], Path], cache: Path, say: Say) -> Files:
-    """Download into the cache, unless another process has done so while we waited for it."""
-    with alone_in(cache, say) as work:
+    """Download into the cache, unless another process has done so meanwhile."""
+    with lock_cache(cache, say) as work:
         found = _whole(cache)
         if not found:
             found = _place(locate(way(work, say)), cache, work)
@@ -184,7 +184,7 @@ def _place(files: Files, cache: Path, work: Path) -> Files:
 
 
 def _whole(cache: Path) -> Files | None:
-    """The cache's files if all are there, unpacked and right."""
+    """The cache's files if all are there, unpacked and correct."""
     files = {name: cache / RAW / name for name in FILES}
     try:
         check(files)
@@ -224,11 +224,11 @@ def _locate_one(folder: Path, name: str) -> Path:
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path}: can't be read ({error.strerror or error}). Is it yours to read?")
+    return DataError(f"{path}: can't be read ({error.strerror or error}). Check its permissions.")
 
 
 def check(files: Files) -> None:
-    """Raise a DataError if a file is not, byte for byte, what it should be."""
+    """Raise a DataError unless every file has the expected content."""
     for name, path in files.items():
         for _ in _checked(name, path):
             pass

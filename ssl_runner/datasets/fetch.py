@@ -16,26 +16,26 @@ from pathlib import Path
 
 from ssl_runner.errors import DataError
 
-PROBE_SECONDS = 5.0  # a host that is there answers a HEAD request well within this
-STALL_SECONDS = 20  # a download that brings nothing for so long has failed
+PROBE_SECONDS = 5.0  # a host that is up answers a HEAD request well within this
+STALL_SECONDS = 20  # a download without data for so long has failed
 APT_SECONDS = 900.0  # for 40 MB: enough at half a megabit per second
 
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
-# apt with all it writes inside our own folder, so that it needs no root and installs nothing. Where
-# its packages come from, and through which proxy, stays as the system has it.
+# apt that writes only in our own folder, so it needs no root and installs nothing. Its sources and
+# proxy stay the system's.
 _APT_CONF = """\
 Dir::State "{work}/state";
 Dir::State::lists "{work}/lists";
 Dir::State::status "/var/lib/dpkg/status";
 Dir::Cache "{work}/cache";
-APT::Sandbox::User "root"; // as root, apt would else become a user who can't write here
+APT::Sandbox::User "root"; // as root, apt would otherwise become a user who can't write here
 Acquire::Languages "none";
 Acquire::Retries "1";
 Acquire::http::Timeout "{stall}";
 Acquire::https::Timeout "{stall}";
-// Hooks that tell the desktop about new lists of packages: ours are none of its business.
+// Hooks that notify the desktop of new package lists, which ours don't concern.
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
@@ -55,7 +55,7 @@ def why_unreachable(url: str, seconds: float) -> str | None:
             reason = getattr(error, "reason", error)
             outcome.append(getattr(reason, "strerror", None) or str(reason))
 
-    # Looking up a host's name heeds no timeout, so it happens where it can be left behind.
+    # A DNS lookup ignores the timeout, so it runs in a thread that can be abandoned.
     thread = threading.Thread(target=probe, daemon=True)
     thread.start()
     thread.join(seconds)
@@ -63,11 +63,11 @@ def why_unreachable(url: str, seconds: float) -> str | None:
 
 
 def fetch_with_torchvision(work: Path, say: Callable[[str], None]) -> Path:
-    """Download through torchvision, which shows a bar.
+    """Download through torchvision, which shows a progress bar.
 
     Args:
         work: An empty folder to download into.
-        say: Is told that a download begins.
+        say: Called with a line when a download begins.
 
     Returns:
         The folder with the files.
@@ -87,7 +87,7 @@ def fetch_with_torchvision(work: Path, say: Callable[[str], None]) -> Path:
         raise DataError("; ".join(f"{mirror}: {problem}" for mirror, problem in problems.items()))
     say(f"Fashion-MNIST: downloading 31 MB from {mirror}")
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(STALL_SECONDS)  # torchvision sets none, and could wait for ever
+    socket.setdefaulttimeout(STALL_SECONDS)  # torchvision sets none, and could wait forever
     try:
         FashionMNIST(str(work), download=True)
     except (OSError, RuntimeError, HTTPException) as error:
@@ -102,7 +102,7 @@ def fetch_with_apt(work: Path, say: Callable[[str], None]) -> Path:
 
     Args:
         work: An empty folder for apt's lists, the package and what is in it.
-        say: Is told that a download begins.
+        say: Called with a line when a download begins.
 
     Returns:
         The folder with the files.
@@ -120,7 +120,7 @@ def fetch_with_apt(work: Path, say: Callable[[str], None]) -> Path:
     conf.write_text(_APT_CONF.format(work=work, stall=STALL_SECONDS), encoding="utf-8")
     apt, deadline = ["apt-get", "-c", str(conf)], time.monotonic() + APT_SECONDS
     with _growth_shown(work) as tick:
-        # An update that fails for one source may do for ours: the download tells.
+        # An update that fails for one source may be enough for ours: the download shows.
         _run([*apt, "update"], work, deadline, tick)
         failed = _run([*apt, "download", DEBIAN_PACKAGE], work, deadline, tick)
         if not failed:
@@ -141,7 +141,7 @@ def _run(command: list[str], work: Path, deadline: float, tick: Callable[[], Non
             stdout=log,
             stderr=log,
             env=os.environ | {"LC_ALL": "C"},
-            start_new_session=True,  # a group of its own, to end apt's helpers with it
+            start_new_session=True,  # its own process group, so that apt's helpers end with it
         )
     try:
         while True:
@@ -157,10 +157,10 @@ def _run(command: list[str], work: Path, deadline: float, tick: Callable[[], Non
 
 
 def _complaints(log: Path) -> str:
-    """The first complaint in apt's output, the cause, and the last, the effect."""
+    """The first error in apt's output, the cause, and the last, the effect."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     found = [line for line in lines if line.startswith(("E: ", "W: ", "dpkg-deb: "))] or lines[-1:]
-    return "; ".join(dict.fromkeys([*found[:1], *found[-1:]])) or "failed without a word"
+    return "; ".join(dict.fromkeys([*found[:1], *found[-1:]])) or "no output"
 
 
 @contextmanager

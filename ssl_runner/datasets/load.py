@@ -20,19 +20,19 @@ def load_dataset(
     *,
     fetch: bool = True,
 ) -> ImageDataset:
-    """A data set by name, or one's own by import path.
+    """A data set by name, or the user's own by import path.
 
     Args:
         name: `fashion_mnist`, or `package.module:function`, a function without arguments that
             returns an `ImageDataset`.
         data_dir: The folder with a named data set's files. None: the folder in SSL_RUNNER_DATA, or
             else wherever it can be found or fetched.
-        say: Is given the lines meant for the person: where the data came from.
+        say: Called with each line for the user: where the data came from.
         fetch: Whether a named data set that is not on this machine may be downloaded.
 
     Raises:
         InputError: If there is no such data set.
-        DataError: If its data can't be had: what was wrong, and what helps.
+        DataError: If its data can't be loaded: what was wrong, and what helps.
     """
     if ":" in name:
         if data_dir is not None:
@@ -49,7 +49,7 @@ def load_dataset(
 
 
 def _own_dataset(path: str) -> ImageDataset:
-    """What the function at an import path returns. Errors raised inside it travel on."""
+    """What the function at an import path returns. Errors raised inside it propagate."""
     try:
         function = import_by_path(path, "data set")
     except ImportError as error:  # one without a module's name, such as "cannot import name"

@@ -10,9 +10,8 @@ from ssl_runner.methods.settings import MethodSettings
 
 # B = images in this rank's batch, C = channels, H and W = height and width, K = classes
 
-Scores = Callable[[torch.Tensor], torch.Tensor]
-"""Class scores before softmax, (B, K), of images in [0, 1], (B, C, H, W), of the same type: float32, or
-float64 in precision fp64."""
+Logits = Callable[[torch.Tensor], torch.Tensor]
+"""Logits, (B, K), of images in [0, 1], (B, C, H, W), both float32, or float64 in precision fp64."""
 
 
 @dataclass(frozen=True)
@@ -20,16 +19,16 @@ class Networks:
     """The model that is trained, as a method may call it.
 
     Attributes:
-        student: In training mode, with gradient. Its batch-norm layers, if any, normalise an unlabeled
+        student: In training mode, with gradient. Its batch-norm layers, if any, normalize an unlabeled
             batch by its own statistics and leave their running averages alone, which are those of
             the labeled images (as Oliver et al. 2018 do, appendix B).
-        predict: The same weights in evaluation mode, without gradient: what targets are made of.
-        teacher: The averaged weights likewise; the student's own where none are kept.
+        predict: The same weights in evaluation mode, without gradient: for making targets.
+        teacher: The same with the averaged weights; the student's own where none are kept.
     """
 
-    student: Scores
-    predict: Scores
-    teacher: Scores
+    student: Logits
+    predict: Logits
+    teacher: Logits
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class UnlabeledBatch:
     """What a method sees of an unlabeled batch: views of the images, and no label.
 
     Attributes:
-        weak: The weak view of this number (0, 1, …) of each image: flipped and shifted by chance.
+        weak: The weak view of this number (0, 1, …) of each image: randomly flipped and shifted.
         strong: The strong view of this number.
         mean: The mean of a tensor (B, …) over the images of all workers; without gradient.
         record: Called with `confidence_B=` (of the target), `accepted_B=` (whether it counts) and
@@ -51,10 +50,10 @@ class UnlabeledBatch:
 
 
 class Method(nn.Module):
-    """A method: what it keeps from step to step are its buffers, saved and restored with them.
+    """A method. What it keeps from step to step goes into buffers, which are saved and restored.
 
     Args:
-        settings: Its hyperparameters, written out: each that it takes has a value.
+        settings: Its hyperparameters, resolved: each that it takes has a value.
         shares_K: Share of each class in the labeled pool.
     """
 
@@ -67,9 +66,9 @@ class Method(nn.Module):
     def unlabeled_loss(
         self, networks: Networks, batch: UnlabeledBatch, step: int
     ) -> torch.Tensor | None:
-        """The mean loss of this rank's images, with its gradient; None: nothing is to be learned.
+        """The mean loss of this rank's images, with its gradient; None: there is nothing to learn.
 
-        Its weight λ with the ramp, the average over the ranks and the step are the loop's.
+        The loop applies the weight λ and its ramp, averages over the ranks and takes the step.
 
         Args:
             networks: The model.

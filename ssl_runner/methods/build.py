@@ -9,14 +9,14 @@ from ssl_runner.methods.settings import METHODS, MethodSettings
 
 
 def build_method(settings: MethodSettings, shares_K: torch.Tensor) -> Method:
-    """The method of a trial: a built-in one, or one's own by its import path `package.module:Class`.
+    """The method of a trial: a built-in one, or the user's own by import path `package.module:Class`.
 
     Args:
-        settings: Its hyperparameters, written out.
+        settings: Its hyperparameters, resolved.
         shares_K: Share of each class in the labeled pool.
 
     Raises:
-        InputError: If there is none, or it is no `Method`.
+        InputError: If there is none, or it is not a `Method`.
     """
     name = settings.method
     make = import_by_path(METHODS[name].home if name in METHODS else name, "method")

@@ -28,15 +28,15 @@ class PseudoLabel(Method):
     def unlabeled_loss(self, networks: Networks, batch: UnlabeledBatch, step: int) -> torch.Tensor:
         """Cross entropy with the arg-max, where its probability is at least τ."""
         assert self.settings.threshold is not None
-        scores_BK = networks.student(batch.weak(0))
-        confidence_B, pseudo_B = scores_BK.detach().softmax(1).max(1)
+        logits_BK = networks.student(batch.weak(0))
+        confidence_B, pseudo_B = logits_BK.detach().softmax(1).max(1)
         accepted_B = confidence_B >= self.settings.threshold
         batch.record(confidence_B=confidence_B, accepted_B=accepted_B, pseudo_B=pseudo_B)
-        return (F.cross_entropy(scores_BK, pseudo_B, reduction="none") * accepted_B).mean()
+        return (F.cross_entropy(logits_BK, pseudo_B, reduction="none") * accepted_B).mean()
 
 
 class PiModel(Method):
-    """Two views of an image shall have the same probabilities (Laine and Aila 2017, section 2.1).
+    """Two views of an image should have the same probabilities (Laine and Aila 2017, section 2.1).
 
     The mean over the classes of the squared difference, with gradient through both views. Defaults:
     λ 10, μ 1, ramp over 40 %, as in google-research/fixmatch.
@@ -51,7 +51,7 @@ class PiModel(Method):
 
 
 class MeanTeacher(Method):
-    """The same against a teacher, the running average of the weights (Tarvainen and Valpola 2017,
+    """The same with a teacher, the running average of the weights (Tarvainen and Valpola 2017,
     section 2).
 
     The teacher predicts in evaluation mode; its average starts as a plain one, min(1 − 1/(step + 1),
@@ -71,7 +71,7 @@ class FixMatch(Method):
     section 2.2).
 
     Defaults: τ 0.95, λ 1 from the start, hard labels; α 0.99 for runs of some thousand steps (the
-    paper: 0.999 of 2²⁰); μ 1 where the paper has 7, for a CPU's sake. With a `temperature` the target
+    paper: 0.999 of 2²⁰); μ 1 where the paper has 7, to suit a CPU. With a `temperature` the target
     is the sharpened softmax. With `alignment` the predictions are first scaled by the labeled pool's
     class shares over the running mean of the predictions (Berthelot et al. 2020, "ReMixMatch",
     section 3.1).
@@ -88,28 +88,28 @@ class FixMatch(Method):
 
     def unlabeled_loss(self, networks: Networks, batch: UnlabeledBatch, step: int) -> torch.Tensor:
         """Cross entropy of the strong view with the weak view's target, where that is confident."""
-        scores_BK = networks.predict(batch.weak(0))
-        probability_BK = scores_BK.softmax(1)
+        logits_BK = networks.predict(batch.weak(0))
+        probability_BK = logits_BK.softmax(1)
         if self.settings.alignment or self.has_class_thresholds:
             self.move(self.mean_K, batch.mean(probability_BK))
         if self.settings.alignment:
-            scores_BK = scores_BK + (self.shares_K / self.mean_K).log()
-            probability_BK = scores_BK.softmax(1)
+            logits_BK = logits_BK + (self.shares_K / self.mean_K).log()
+            probability_BK = logits_BK.softmax(1)
         confidence_B, pseudo_B = probability_BK.max(1)
         accepted_B = confidence_B >= self.thresholds(confidence_B, batch)[pseudo_B]
         batch.record(confidence_B=confidence_B, accepted_B=accepted_B, pseudo_B=pseudo_B)
         temperature = self.settings.temperature
-        target = (scores_BK / temperature).softmax(1) if temperature else pseudo_B
+        target = (logits_BK / temperature).softmax(1) if temperature else pseudo_B
         strong_BK = networks.student(batch.strong(0))
         return (F.cross_entropy(strong_BK, target, reduction="none") * accepted_B).mean()
 
     def move(self, running: torch.Tensor, new: torch.Tensor) -> None:
-        """One step of a running mean."""
+        """Update a running mean."""
         assert self.settings.momentum is not None
         running.lerp_(new, 1 - self.settings.momentum)
 
     def thresholds(self, confidence_B: torch.Tensor, batch: UnlabeledBatch) -> torch.Tensor:
-        """The confidence from which a pseudo-label counts, for each class, (K,)."""
+        """The minimum confidence of a pseudo-label, for each class, (K,)."""
         assert self.settings.threshold is not None
         return torch.full_like(self.mean_K, self.settings.threshold)
 
@@ -120,7 +120,7 @@ class FreeMatch(FixMatch):
     The global one is the running mean of the confidence; each class's is that times the class's share
     in the running mean of the predictions, the most frequent class's being 1. In place of the
     paper's fairness term (section 3.2), whose logarithms of batch means would make the loss depend
-    on how a batch is cut over workers, the predictions are aligned to the labels' shares (as in
+    on how a batch is split over workers, the predictions are aligned to the labels' shares (as in
     `FixMatch`). Defaults: λ 1, μ 1, running means at 0.99 for runs of some thousand steps (the paper:
     0.999 of 2²⁰), α 0.99.
     """
@@ -133,6 +133,6 @@ class FreeMatch(FixMatch):
         self.register_buffer("confidence", shares_K.new_tensor(1 / len(shares_K)))
 
     def thresholds(self, confidence_B: torch.Tensor, batch: UnlabeledBatch) -> torch.Tensor:
-        """The global threshold, lower for classes that are seldom predicted."""
+        """The global threshold, lower for classes that are rarely predicted."""
         self.move(self.confidence, batch.mean(confidence_B))
         return self.mean_K / self.mean_K.max() * self.confidence

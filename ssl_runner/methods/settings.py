@@ -1,5 +1,5 @@
-"""Settings: the method for the unlabeled batch. `METHODS` is where the built-in ones are, and says
-which hyperparameters each takes, with their defaults."""
+"""Settings: the method for the unlabeled batch. `METHODS` lists the built-in ones and the
+hyperparameters that each takes, with their defaults."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ class Takes:
     Attributes:
         home: Import path of its class; the sources are in the class's docstring.
         defaults: The hyperparameters it takes, each with its default.
-        neutral: Those of its defaults that were others when trials were first identified by them.
+        neutral: Those of its defaults that were different when trials were first identified by them.
     """
 
     home: str
@@ -67,7 +67,7 @@ METHODS = {
     ),
 }
 
-# A method of one's own, named by its import path, may use any of them.
+# A user's own method, named by its import path, may use any of them.
 _OWN = Takes(
     "",
     {
@@ -109,14 +109,14 @@ class MethodSettings:
     )
     mu: Whole | None = setting(
         None,
-        "unlabeled batches to each labeled one in the order paired; none: the method's own",
-        column="unlabeled batches to each labeled one; null: not in the order paired",
+        "unlabeled batches to each labeled one, with --order paired; none: the method's default",
+        column="unlabeled batches to each labeled one; null: the order is not paired",
         least=1,
         fix="Try 1.",
     )
     unlabeled_weight: Real | None = setting(
         None,
-        "weight of the unlabeled loss, lambda; none: the method's own",
+        "weight of the unlabeled loss, lambda; none: the method's default",
         column="weight of the unlabeled loss, λ; null: the method has none",
         least=0,
         most=1_000_000,
@@ -124,37 +124,37 @@ class MethodSettings:
     )
     ramp: Real | None = setting(
         None,
-        "share of the training in which that weight rises from 0; none: the method's own",
-        column="share of the training in which λ rises from 0; null: the method has none",
+        "share of the training over which that weight rises from 0; none: the method's default",
+        column="share of the training over which λ rises from 0; null: the method has none",
         least=0,
         most=1,
         fix="0 is full weight from the start.",
     )
     threshold: Real | None = setting(
         None,
-        "confidence from which a pseudo-label counts, tau; none: the method's own",
-        column="confidence from which a pseudo-label counts, τ; null: the method has none",
+        "minimum confidence of a pseudo-label, tau; none: the method's default",
+        column="minimum confidence of a pseudo-label, τ; null: the method has none",
         least=0,
         most=1,
         fix="Try 0.95.",
     )
     temperature: Real | None = setting(
         None,
-        "of the softmax that is the target; 0: its largest class; none: the method's own",
-        column="of the target's softmax, 0: hard labels; null: the method has none",
+        "temperature of the target's softmax; 0: hard labels; none: the method's default",
+        column="temperature of the target's softmax; 0: hard labels; null: the method has none",
         least=0,
         most=100,
         fix="0 takes hard labels.",
     )
     alignment: bool | None = setting(
         None,
-        "distribution alignment of the predictions to the labels' shares; none: the method's own",
-        column="whether predictions are aligned to the labels' shares; null: the method can't",
+        "distribution alignment of the predictions to the labels; none: the method's default",
+        column="whether distribution alignment is on; null: the method has none",
     )
     momentum: Real | None = setting(
         None,
-        "of the running means that adapt thresholds and alignment; none: the method's own",
-        column="of the method's running means; null: the method has none",
+        "momentum of the means behind thresholds and alignment; none: the method's default",
+        column="momentum of the method's running means; null: the method has none",
         least=0,
         below=1,
         fix="Try 0.99.",
@@ -162,7 +162,7 @@ class MethodSettings:
     ema: Real | None = setting(
         None,
         "decay of the averaged weights, which are then evaluated and kept; 0: no averaging; "
-        "none: the method's own",
+        "none: the method's default",
         column="decay of the averaged weights; 0: none are kept",
         least=0,
         below=1,
@@ -176,7 +176,7 @@ class MethodSettings:
         require(not needs_ema, "ema", "more than 0 for mean_teacher", self.ema, "Try 0.99.")
 
     def with_values(self, values: Mapping[str, Value]) -> "MethodSettings":
-        """The same with each hyperparameter in `values` set, where it is not yet, and no other."""
+        """The same with each hyperparameter in `values` set, where it is not set yet, and no other."""
         written: dict[str, Any] = dict.fromkeys(HYPERPARAMETERS)
         for name, default in values.items():
             given = getattr(self, name)

@@ -1,4 +1,4 @@
-"""Convolutions in oneDNN's own memory formats, which its pooling and ReLU then keep to."""
+"""Convolutions in oneDNN's own memory formats, which its pooling and ReLU keep."""
 
 from typing import Any
 
@@ -11,18 +11,18 @@ from torch.autograd.function import once_differentiable
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution of stride 1 whose answer stays in oneDNN's memory format, where that is faster.
+    """A convolution of stride 1 whose output stays in oneDNN's memory format, where that is faster.
 
-    The answer is then of layout `torch._mkldnn`, which the next convolution, `nn.MaxPool2d` and
-    `nn.ReLU` take and give likewise; `to_dense` ends it. The functions computed and the gradients
-    are the same, that of a pool whose window has several maxima too: it goes to the first one. What
-    is faster is max-pooling above all, of which PyTorch's own writes an index of 8 bytes beside each
-    value, and zeros and then scatters its gradient.
+    The output then has the layout `torch._mkldnn`, which the next convolution, `nn.MaxPool2d` and
+    `nn.ReLU` accept and return; `to_dense` converts it back. The function and its gradients are the
+    same, also for a pooling window with several maxima: the gradient goes to the first one. Max-pooling
+    gains most: PyTorch's own writes an index of 8 bytes for each value, and zeros and then scatters its
+    gradient.
 
-    One thing differs: oneDNN's max-pooling and ReLU drop a NaN where PyTorch's pass it on, so that
-    whoever trains must look for weights that are not finite.
+    One thing differs: oneDNN's max-pooling and ReLU drop a NaN where PyTorch's propagate it, so the
+    training loop must check that the weights are finite.
 
-    Elsewhere, and in other precisions than fp32 and autocast's bf16, it is `nn.Conv2d`.
+    In other cases, and in precisions other than fp32 and autocast's bf16, it is `nn.Conv2d`.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -34,8 +34,8 @@ class Conv2d(nn.Conv2d):
         assert self.bias is not None
         if not input.is_mkldnn:
             if _capability() == "AVX2" and self.in_channels == 1 and self.kernel_size[0] == 3:
-                # The kernel's rows become channels: of one channel, AVX2's gradient of the weights
-                # computes eight, of three no more than three.
+                # The kernel's rows become channels: for one channel, AVX2's gradient of the weights
+                # computes eight; for three, only three.
                 padded = F.pad(input, (0, 0, padding[0], padding[0]))
                 height = padded.shape[2] - 2
                 input = torch.cat([padded[:, :, row : row + height] for row in range(3)], dim=1)
@@ -52,7 +52,7 @@ def _capability() -> str:
 
 
 def _pays(input: torch.Tensor) -> bool:
-    """Whether a dense tensor is to be put into oneDNN's format."""
+    """Whether it pays to convert a dense tensor to oneDNN's format."""
     if (
         input.device.type != "cpu"
         or input.dtype != torch.float32
@@ -69,7 +69,7 @@ def _pays(input: torch.Tensor) -> bool:
 class _Convolution(torch.autograd.Function):
     """Dense float32 weights on images in oneDNN's format, of either precision.
 
-    Autograd's own has no gradient for a bias beside bf16 images in this format.
+    Autograd has no gradient for a bias with bf16 images in this format.
     """
 
     @staticmethod

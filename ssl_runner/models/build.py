@@ -14,7 +14,7 @@ def build_model(
     """A fresh model, its weights drawn from torch's global generator.
 
     Args:
-        name: A key of `MODELS`, or an import path `package.module:Class` of one's own, called
+        name: A key of `MODELS`, or an import path `package.module:Class` of the user's own, called
             with the same four arguments.
 
     Raises:

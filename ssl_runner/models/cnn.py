@@ -12,7 +12,7 @@ from ssl_runner.models import blocked
 class CNN(nn.Module):
     """Two convolutions, two linear layers: the notebook's classifier, with its pools in use.
 
-    Pooling stands before ReLU: the two commute, and ReLU then has a quarter of the work.
+    Pooling comes before ReLU: the two commute, and ReLU then has a quarter of the work.
 
     Args:
         channels: Channels of an image, C.
@@ -57,18 +57,18 @@ class CNN(nn.Module):
         return nn.MaxPool2d(2), nn.MaxPool2d(2)
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """Class scores before softmax, shape (B, K), of float images in [0, 1]."""
+        """Logits, shape (B, K), of float images in [0, 1]."""
         features_BCHW: torch.Tensor = self.features(images_BCHW)
         if features_BCHW.is_mkldnn:
             features_BCHW = features_BCHW.to_dense()
-        scores_BK: torch.Tensor = self.classifier(features_BCHW)
-        return scores_BK
+        logits_BK: torch.Tensor = self.classifier(features_BCHW)
+        return logits_BK
 
 
 class AdaptiveCNN(CNN):
     """`CNN` with adaptive average pooling in place of max-pooling.
 
-    Average pooling and ReLU do not commute, so here ReLU stands before the pool. The convolutions
+    Average pooling and ReLU do not commute, so here ReLU comes before the pool. The convolutions
     are plain ones: oneDNN's adaptive pooling takes only sizes that divide.
     """
 

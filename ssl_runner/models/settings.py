@@ -1,4 +1,4 @@
-"""Settings: the model. `MODELS` is where the built-in ones are."""
+"""Settings: the model. `MODELS` lists the built-in ones."""
 
 from dataclasses import dataclass
 

@@ -1,1 +1,1 @@
-"""The comparison as people read it: on a terminal, as a page, as figures."""
+"""The comparison for readers: on a terminal, as a page, as figures."""

@@ -12,27 +12,29 @@ def main() -> int:
     """Compare the trials of a results folder: printed, as a page, as pictures."""
     parser = Parser(allow_abbrev=False, prog="python -m ssl_runner.report", description=main.__doc__)
     parser.add_argument("results", nargs="?", default="results", help="folder or URI of the results")
-    parser.add_argument("--sweep", help="the sweep; without it all of them")
+    parser.add_argument("--sweep", help="only this sweep; without it, all")
     parser.add_argument(
-        "--baseline", help="what the differences are to: full, or a method; without it full, and pass"
+        "--baseline", help="reference of the differences: full, or a method; without it, full and pass"
     )
     parser.add_argument(
-        "--format", default="table", choices=("table", "csv", "markdown"), help="how it is printed"
+        "--format", default="table", choices=("table", "csv", "markdown"), help="output format"
     )
     parser.add_argument(
         "--target", type=float, help="extrapolate: labels needed for this test accuracy, such as 0.90"
     )
     parser.add_argument("--labels", type=int, help="extrapolate: test accuracy at so many labels")
-    parser.add_argument("--method", default="pass", help="whose label curve is extrapolated")
+    parser.add_argument("--method", default="pass", help="method whose label curve is extrapolated")
     parser.add_argument(
         "--all-versions",
         action="store_true",
-        help="compare the trials of older data and source code too, each for itself",
+        help="also compare the trials of older data and source code, each separately",
     )
     parser.add_argument("--watch", action="store_true", help="follow a sweep until it ends")
     parser.add_argument("--page", type=Path, help="write the page to this HTML file")
     parser.add_argument("--figures", type=Path, help="write every chart to this folder, SVG and PNG")
-    parser.add_argument("--svg", type=Path, help="write what is printed to this file too, as a picture")
+    parser.add_argument(
+        "--svg", type=Path, help="also write the printed output to this file, as a picture"
+    )
     options = parser.parse_known(sys.argv[1:])
     from ssl_runner.results import ResultsFolder, newest
 
@@ -75,8 +77,7 @@ def main() -> int:
     except OSError as error:
         place = getattr(options, flag.removeprefix("--"))
         raise InputError(
-            f"{flag} must be a place that can be written, got {str(place)!r} ({error.strerror}). "
-            "Choose another."
+            f"{flag} must be a writable path, got {str(place)!r} ({error.strerror}). Choose another."
         ) from None
     return 0
 

@@ -9,13 +9,13 @@ import pandas as pd
 from ssl_runner.metrics import METRICS
 from ssl_runner.report import words
 
-# Okabe and Ito's colours, told apart by colour-blind readers too, without their black and their
-# yellow, which vanish on a dark or a light page; more configurations get dashes besides.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
+# Okabe and Ito's colors, which color-blind readers can tell apart, without black and yellow, which
+# vanish on a dark or a light page; further configurations also get dashes.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 DASHES = ((1, 0), (6, 3), (2, 2), (8, 2, 2, 2))
 
-MOST_CURVES = len(COLOURS) * len(DASHES)
-"""Configurations that learning curves are drawn of, at most."""
+MOST_CURVES = len(COLORS) * len(DASHES)
+"""Learning curves are drawn of at most so many configurations."""
 
 _WIDTH, _HEIGHT = 380, 240
 
@@ -23,21 +23,21 @@ Spec = dict[str, Any]
 """A chart in Vega-Lite's own form."""
 
 
-def _colours(
+def _colors(
     configurations: Sequence[str], legend: alt.Legend | None = None
 ) -> tuple[alt.Color, alt.StrokeDash]:
-    """A colour and a dash for each configuration, the same in every chart."""
+    """A color and a dash for each configuration, the same in every chart."""
     names = list(configurations)
-    colours = [COLOURS[i % len(COLOURS)] for i in range(len(names))]
-    dashes = [list(DASHES[i // len(COLOURS) % len(DASHES)]) for i in range(len(names))]
+    colors = [COLORS[i % len(COLORS)] for i in range(len(names))]
+    dashes = [list(DASHES[i // len(COLORS) % len(DASHES)]) for i in range(len(names))]
     return (
-        alt.Color("configuration:N", scale=alt.Scale(domain=names, range=colours), legend=legend),
+        alt.Color("configuration:N", scale=alt.Scale(domain=names, range=colors), legend=legend),
         alt.StrokeDash("configuration:N", scale=alt.Scale(domain=names, range=dashes), legend=legend),
     )
 
 
 def _spec(chart: alt.LayerChart | alt.FacetChart) -> Spec:
-    """A chart as Vega-Lite, its text in the page's own colour: a dark page needs no second chart."""
+    """A chart as Vega-Lite, its text in the page's own color, so that it fits a dark page too."""
     spec: Spec = chart.to_dict()
     text = {"labelColor": "currentColor", "titleColor": "currentColor"}
     spec["config"] = {
@@ -52,14 +52,14 @@ def _spec(chart: alt.LayerChart | alt.FacetChart) -> Spec:
 
 
 def learning_curves(epochs: pd.DataFrame, configurations: Sequence[str]) -> dict[str, Spec]:
-    """Each figure over the epochs: a line per configuration, a band of ± a standard deviation.
+    """Each figure over the epochs: a line per configuration, a band of ± one standard deviation.
 
     Args:
         epochs: Rows as in `results/epochs`, with a column `configuration`.
-        configurations: Those to be drawn, in their order.
+        configurations: Those to draw, in this order.
 
     Returns:
-        A chart for each column that holds something; its parameter `shown` lists what it shows.
+        A chart for each column with values; its parameter `shown` lists the visible configurations.
     """
     charts = {}
     for metric in METRICS:
@@ -73,7 +73,7 @@ def learning_curves(epochs: pd.DataFrame, configurations: Sequence[str]) -> dict
         means = means.reset_index().rename(columns={"count": "n"})
         spread = means["std"].fillna(0.0)
         means = means.assign(low=means["mean"] - spread, high=means["mean"] + spread)
-        colour, dash = _colours(configurations)
+        color, dash = _colors(configurations)
         last = int(means["epoch"].max())
         ticks = list(range(1, last + 1, -(-last // 10)))
         axis = alt.Axis(values=ticks, format="d")
@@ -81,7 +81,7 @@ def learning_curves(epochs: pd.DataFrame, configurations: Sequence[str]) -> dict
         base = (
             alt.Chart(means.round(5), title=title)
             .transform_filter("indexof(shown, datum.configuration) >= 0")
-            .encode(x=alt.X("epoch:Q", title="epoch", axis=axis), color=colour)
+            .encode(x=alt.X("epoch:Q", title="epoch", axis=axis), color=color)
         )
         form = ".1%" if is_share else ".3f"
         scale = alt.Scale(zero=False)
@@ -106,11 +106,11 @@ def learning_curves(epochs: pd.DataFrame, configurations: Sequence[str]) -> dict
 
 
 def label_chart(curve: pd.DataFrame, full: float | None) -> Spec:
-    """Test accuracy against labeled images on a log axis, with ± a standard deviation.
+    """Test accuracy against labeled images on a log axis, with ± one standard deviation.
 
     Args:
         curve: From `results.label_curve`.
-        full: Mean test accuracy with all labels, for a line across; None: there is none.
+        full: Mean test accuracy with all labels, for a horizontal line; None: no line.
     """
     varying = [name for name in words.keys_of(curve) if curve[name].nunique(dropna=False) > 1]
     names = pd.Series([words.series(row, varying) for row in curve.to_dict("records")], dtype=str)
@@ -118,7 +118,7 @@ def label_chart(curve: pd.DataFrame, full: float | None) -> Spec:
     mean = curve["test_accuracy_mean"]
     points = curve.assign(configuration=names, low=mean - spread, high=mean + spread)
     legend = alt.Legend(title=None, orient="bottom", columns=3, labelLimit=300)
-    colour, dash = _colours(list(dict.fromkeys(names)), legend)
+    color, dash = _colors(list(dict.fromkeys(names)), legend)
     ticks = sorted(set(points["labeled_images"].tolist()))
     base = alt.Chart(points.round(6), title="Test accuracy by labeled images").encode(
         x=alt.X(
@@ -127,7 +127,7 @@ def label_chart(curve: pd.DataFrame, full: float | None) -> Spec:
             axis=alt.Axis(values=ticks, format=",", labelOverlap="greedy", labelSeparation=6),
             title="labeled images",
         ),
-        color=colour,
+        color=color,
     )
     y = alt.Y(
         "test_accuracy_mean:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(format="%")
@@ -154,7 +154,7 @@ def label_chart(curve: pd.DataFrame, full: float | None) -> Spec:
 
 
 def _heat_map(rows: pd.DataFrame, x: str, y: str, value: str, title: str, form: str) -> Spec:
-    """A number in each cell, on a colour that says the same."""
+    """A number in each cell, on a color for its value."""
     columns, lines = list(dict.fromkeys(rows[x])), list(dict.fromkeys(rows[y]))
     base = alt.Chart(rows, title=title).encode(
         x=alt.X(f"{x}:N", sort=columns, title=x.replace("_", " "), axis=alt.Axis(labelAngle=-40)),

@@ -30,14 +30,14 @@ from ssl_runner.results.schema import SETTING_COLUMNS
 from ssl_runner.storage import write_whole
 
 MOST_ROWS = 500
-"""Rows of each of the page's tables, at most."""
+"""Each of the page's tables has at most so many rows."""
 
 _IMAGES_OF_A_CLASS, _MOST_IMAGES = 2, 24
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of a data set as the page shows it: a data URI, and what it is, in words."""
+    """An image of a data set as the page shows it: a data URI and a caption."""
 
     uri: str
     text: str
@@ -63,7 +63,7 @@ def make_charts(trials: pd.DataFrame, epochs: pd.DataFrame) -> dict[str, charts.
     done = named[named["status"] == "finished"]
     identity = named[["sweep", "trial_id", "configuration"]]
     full = compared.loc[compared["config"] == "full", "test_accuracy_mean"]
-    line = float(full.iloc[0]) if len(full) == 1 else None  # of several, none is the one
+    line = float(full.iloc[0]) if len(full) == 1 else None  # with several, no line
     made = {"labels": charts.label_chart(label_curve(trials), line)}
     made |= charts.learning_curves(epochs.merge(identity, on=["sweep", "trial_id"]), drawn)
     if done["data_digest"].nunique() == 1:  # classes of one data set
@@ -81,7 +81,7 @@ def _best(done: pd.DataFrame) -> pd.Series:
 def find_dataset(trials: pd.DataFrame) -> ImageDataset | None:
     """The data set that all these trials are of, if it is a named one that is on this machine.
 
-    One by import path is not looked for: a table must not decide what code is run.
+    One by import path is not loaded: a table must not decide which code is run.
     """
     names = set(trials["dataset"])
     if len(names) != 1 or ":" in (name := names.pop()):
@@ -103,7 +103,7 @@ def render_page(
     Args:
         trials, epochs: Rows as in `results/trials` and `results/epochs`.
         dataset: Whose images it shows, if all trials are of it; None: no images.
-        baseline: What the differences are to; None: full, and `pass` where other methods are.
+        baseline: Reference of the differences; None: full, and `pass` beside other methods.
     """
     compared = compare(trials, (baseline,)) if baseline else compare(trials)
     keys = words.keys_of(compared)
@@ -120,11 +120,11 @@ def render_page(
     configurations = [words.configuration(row, keys) for row in records]
     references = words.differences(compared)
     is_known = dataset is not None and set(trials["data_digest"].dropna()) == {dataset.digest}
-    images, mistakes = _pictures(dataset, done) if dataset is not None and is_known else ([], [])
+    images, misclassified = _pictures(dataset, done) if dataset is not None and is_known else ([], [])
     return environment.get_template("page.html").render(
         title=words.heading(trials),
         images=images,
-        mistakes=mistakes,
+        misclassified=misclassified,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         script=_script(),
         charts=made,
@@ -139,7 +139,7 @@ def render_page(
         ],
         configurations=len(configurations),
         drawn=configurations[: charts.MOST_CURVES],
-        colours=[charts.COLOURS[i % len(charts.COLOURS)] for i in range(len(configurations))],
+        colors=[charts.COLORS[i % len(charts.COLORS)] for i in range(len(configurations))],
         caption=words.caption(trials, compared) if records else "",
         finished=len(done),
         failed=trials[trials["status"] == "failed"][
@@ -160,7 +160,7 @@ def render_page(
 def _script() -> str:
     """Vega, Vega-Lite and vega-embed in one; no `</script` in it may end its element.
 
-    They are put together once per machine, which takes seconds, and kept in the cache.
+    They are bundled once per machine, which takes seconds, and cached.
     """
     kept = cache_folder("page") / f"vega-{version('vl-convert-python')}.js"
     with contextlib.suppress(OSError):
@@ -175,7 +175,7 @@ def _script() -> str:
 def _cells(
     compared: pd.DataFrame, row: words.Row, references: Sequence[str]
 ) -> list[tuple[float, str, bool]]:
-    """Each cell of a row: what it is sorted by, its text, and whether it is the best of its column."""
+    """Each cell of a row: its sort key, its text, and whether it is the best of its column."""
     cells = [(float(row["labeled_images"]), f"{row['labeled_images']:,.0f}", False)]
     for name in COMPARED:
         best = words.is_best(compared, row, name)
@@ -189,7 +189,7 @@ def _cells(
 
 
 def _pictures(dataset: ImageDataset, done: pd.DataFrame) -> tuple[list[Picture], list[Picture]]:
-    """Some training images of each class, and what the best trial gets most wrong."""
+    """Some training images of each class, and test images that the best trial misclassified."""
     train, test = dataset.train, dataset.test
     names = train.class_names
     places = [
@@ -198,10 +198,10 @@ def _pictures(dataset: ImageDataset, done: pd.DataFrame) -> tuple[list[Picture],
         for place in np.flatnonzero(train.labels == k)[:_IMAGES_OF_A_CLASS]
     ]
     images = [_picture(train.images[n], names[train.labels[n]]) for n in places[:_MOST_IMAGES]]
-    mistakes = [] if done.empty else _best(done)["misclassified"]
+    misclassified = [] if done.empty else _best(done)["misclassified"]
     return images, [
         _picture(test.images[n], f"{names[test.labels[n]]}, taken for {names[taken]}")
-        for n, taken in (() if mistakes is None else mistakes)
+        for n, taken in (() if misclassified is None else misclassified)
     ]
 
 
@@ -212,7 +212,7 @@ def _picture(image_CHW: np.ndarray, text: str) -> Picture:
 
 
 def _settings(trials: pd.DataFrame) -> dict[str, str]:
-    """The settings of the trials, those that vary first, each with its values; null ones left out."""
+    """The settings of the trials, varying ones first, each with its values, without nulls."""
     varied: dict[str, str] = {}
     constant: dict[str, str] = {}
     for name in SETTING_COLUMNS:
@@ -224,13 +224,13 @@ def _settings(trials: pd.DataFrame) -> dict[str, str]:
 
 
 def _several(values: Sequence[Any]) -> str:
-    """Values in a line, the first of very many."""
+    """Values in a line, at most twelve."""
     more = f" and {len(values) - 12} more" if len(values) > 12 else ""
     return ", ".join(value_text(value) for value in values[:12]) + more or "–"
 
 
 def _facts(trials: pd.DataFrame) -> dict[str, str]:
-    """What else is needed to run it again, each with all its values."""
+    """What else is needed to reproduce it, each with all its values."""
     facts = {
         "data set": "dataset",
         "data digest": "data_digest",

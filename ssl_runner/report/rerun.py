@@ -37,7 +37,7 @@ def command_of(rows: pd.DataFrame) -> str:
 
 
 def _taken(rows: pd.DataFrame, name: str) -> list[Any]:
-    """The values that a setting was given: not those that a method brings along."""
+    """The values that a setting was given, without the methods' defaults."""
     values = []
     for method, value in zip(rows["method"], rows[name], strict=True):
         if pd.isna(value):

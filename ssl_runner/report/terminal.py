@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def _key(value: object) -> Text:
-    """What a row is of; a name that looks like rich's markup stays as it is."""
+    """A row's key; a name that looks like rich's markup stays unchanged."""
     if isinstance(value, float):
         return Text("–" if math.isnan(value) else f"{value:.10g}")
     return Text(str(value))
@@ -36,8 +36,8 @@ def comparison_table(
 
     Args:
         trials: Rows as in `results/trials`.
-        box: Its lines.
-        baseline: What the differences are to; None: full, and `pass` where other methods are.
+        box: Style of its lines.
+        baseline: Reference of the differences; None: full, and `pass` beside other methods.
     """
     from ssl_runner.results import compare
 
@@ -150,10 +150,10 @@ def print_comparison(trials: "pd.DataFrame", console: Console, baseline: str | N
 def print_extrapolation(
     trials: "pd.DataFrame", method: str, target: float | None, labels: int | None, console: Console
 ) -> None:
-    """Print what the label curve says of a target accuracy, or of a number of labels.
+    """Print the label curve's estimate for a target accuracy, or for a number of labels.
 
     Raises:
-        InputError: If the trials cannot carry it.
+        InputError: If the trials do not support it.
     """
     from ssl_runner.results import LabelCurve
 
@@ -181,7 +181,7 @@ def print_extrapolation(
 
 def watch(results: "ResultsFolder", sweep: str | None, console: Console, seconds: float = 1.0) -> None:
     """Follow a sweep that another process runs, until it ends: a live table, or a line for each trial
-    where the output is no terminal."""
+    if the output is not a terminal."""
     with Live(console=console, transient=True, refresh_per_second=2) as live:
         seen: set[str] = set()
         while results.is_running(sweep):
@@ -201,7 +201,7 @@ def watch(results: "ResultsFolder", sweep: str | None, console: Console, seconds
 
 
 def _print_whole(table: Table, console: Console) -> None:
-    """Print a table with all its figures; a terminal that is too narrow folds the lines itself."""
+    """Print a table with all its figures; a terminal that is too narrow wraps the lines itself."""
     width = console.width
     needed = console.measure(table, options=console.options.update(width=10_000)).maximum
     console.width = max(width, needed)
@@ -212,6 +212,6 @@ def _print_whole(table: Table, console: Console) -> None:
 
 
 def wide_console(*, record: bool = False) -> Console:
-    """A console that does not fold a table when its output goes to a file or a pipe."""
+    """A console that does not wrap a table when its output goes to a file or a pipe."""
     console = Console(record=record)
     return console if console.is_terminal else Console(record=record, width=145)

@@ -1,4 +1,4 @@
-"""What terminal and page say alike: headings, configurations, differences, the best."""
+"""Texts that terminal and page share: headings, configurations, differences, the best."""
 
 import math
 from collections.abc import Hashable, Mapping
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 QUESTION = "how far do the labels go?"
-"""What a sweep asks that does not say what it asks."""
+"""The question of a sweep that states none."""
 
 Row = Mapping[Hashable, Any]
 """A row of `results.compare`."""
 
 
 def heading(trials: "pd.DataFrame") -> str:
-    """The names of the sweeps, and what they ask."""
+    """The names of the sweeps, and their questions."""
     questions = list(dict.fromkeys(trials["question"].dropna()))
     return f"{', '.join(sorted(set(trials['sweep'])))}: {' '.join(questions) or QUESTION}"
 
@@ -38,14 +38,14 @@ def configuration(row: Mapping[Any, Any], keys: list[str]) -> str:
 
 
 def series(row: Mapping[Any, Any], varying: list[str]) -> str:
-    """A label curve in words: its method, its model where there are several, what else varies."""
+    """A label curve in words: its method, its model if there are several, other varying settings."""
     model = f"{row['model']} " if "model" in varying else ""
     others = [name for name in varying if name not in ("model", "method")]
     return f"{model}{row['method']}{_others(row, others)}"
 
 
 def _others(row: Mapping[Any, Any], names: list[str]) -> str:
-    """Other settings, such as `, lr 0.01`; those without a value left out."""
+    """Other settings, such as `, lr 0.01`, without those that have no value."""
     known = [name for name in names if row[name] is not None and row[name] == row[name]]
     return "".join(f", {name.replace('_', ' ')} {row[name]}" for name in known)
 
@@ -86,7 +86,7 @@ def is_best(compared: "pd.DataFrame", row: Row, name: str) -> bool:
 
 
 def with_spread(row: Row, name: str) -> str:
-    """A mean, with its spread where there is one; shares in %."""
+    """A mean, with its standard deviation where there is one; shares in %."""
     mean, spread = row[f"{name}_mean"], row[f"{name}_spread"]
     if math.isnan(mean):
         return "–"
@@ -96,11 +96,11 @@ def with_spread(row: Row, name: str) -> str:
 
 
 def caption(trials: "pd.DataFrame", compared: "pd.DataFrame") -> str:
-    """How the figures of a comparison are to be read."""
+    """How to read the figures of a comparison."""
     done = trials[trials["status"] == "finished"]
     text = "Accuracies in %, losses in nats, "
     if (compared["n"] <= 1).all():
-        text += "one seed each, so no spread and no interval can be given"
+        text += "one seed each, so no standard deviation and no interval can be given"
     else:
         text += "mean ± standard deviation over n trials"
     if differences(compared):

@@ -13,7 +13,7 @@ PAGE = Path(__file__).with_name("README.md")
 
 
 def with_tables(page: str) -> str:
-    """The page with its tables as the schema has them; what stands above the first one is kept."""
+    """The page with its tables as the schema has them; the text above the first one is kept."""
     text, heading, _ = page.partition("\n## trials\n")
     assert heading, "the page must have a heading for the trials"
     return f"{text}{heading}\n{_table(TRIALS)}\n## epochs\n\n{_table(EPOCHS)}"

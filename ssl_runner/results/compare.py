@@ -16,8 +16,8 @@ CONFIDENCE = 0.95
 _TOTALS = ("steps", "images", "train_seconds", "seconds")
 _ALWAYS = ("model", "config", "label_fraction", "method")
 _SEEDS = ("seed", "split_seed")
-# What a method brings with it: of interest only where it varies among trials of the same method.
 _VERSION = ("data_digest", "sources")
+# What a method determines: shown only where it varies among trials of the same method.
 _OF_METHOD = (*HYPERPARAMETERS, "order")
 
 
@@ -30,7 +30,7 @@ def compare(trials: pd.DataFrame, baselines: Sequence[str] = ("full", "pass")) -
 
     Returns:
         A row per configuration (model, config, label fraction, method, and any other setting that
-        varies but the seeds), best-labeled first. For each of training, validation and test, loss
+        varies except the seeds), most labels first. For each of training, validation and test, loss
         and accuracy: `…_mean` and `…_spread` (standard deviation of a sample; NaN where n is 1).
         `to_full_…`: the test accuracy less that of full with the same seed and other settings, and
         `to_pass_…` (or another method): less that of `pass` with the same seeds, label fraction and
@@ -75,8 +75,8 @@ def compare(trials: pd.DataFrame, baselines: Sequence[str] = ("full", "pass")) -
 
 
 def _varying(done: pd.DataFrame) -> list[str]:
-    """The settings that vary, but for those that every comparison names, and the seeds; and what
-    tells rows of the same settings apart, where older versions of their data or code are there."""
+    """The settings that vary, except the seeds and those that every comparison names; and what
+    tells rows of the same settings apart, where there are older versions of their data or code."""
     within, versions = done.groupby("method"), done.groupby(["sweep", "settings_id"])
     varying = [name for name in _VERSION if (versions[name].nunique(dropna=False) > 1).any()]
     return varying + [
@@ -102,7 +102,7 @@ def _sort_key(column: pd.Series) -> pd.Series:
 
 
 def _paired(done: pd.DataFrame, is_reference: pd.Series, keys: list[str], name: str) -> pd.DataFrame:
-    """With a column more: the test accuracy less that of the reference trial of the same keys."""
+    """With one more column: the test accuracy less that of the reference trial of the same keys."""
     reference = done[is_reference].drop_duplicates(keys)
     reference = reference[[*keys, "test_accuracy"]].rename(columns={"test_accuracy": "reference"})
     merged = done.merge(reference, on=keys, how="left")
@@ -111,8 +111,8 @@ def _paired(done: pd.DataFrame, is_reference: pd.Series, keys: list[str], name: 
 
 
 def _add_interval(table: pd.DataFrame, name: str) -> None:
-    """The confidence interval of a mean difference; its count is taken away."""
-    from scipy.special import stdtrit  # a trial's process has no use for it
+    """Add the confidence interval of a mean difference, and drop its count."""
+    from scipy.special import stdtrit  # a trial's process does not need it
 
     pairs = table.pop(f"{name}_n")
     # Student's t; scipy.stats loads slowly.
@@ -130,9 +130,9 @@ def label_curve(trials: pd.DataFrame) -> pd.DataFrame:
         trials: Rows as in `results/trials`; those that did not finish are left out.
 
     Returns:
-        A row per model, method, any other setting that varies but the seeds, and number of labeled
+        A row per model, method, any other setting that varies except seeds, and number of labeled
         images, ascending: `test_accuracy_mean`, `test_accuracy_spread` (NaN where n is 1) and `n`.
-        Full, which has no unlabeled image, stands as the last point of every method's curve.
+        Full, which has no unlabeled image, is the last point of every method's curve.
     """
     done = trials[trials["status"] == "finished"]
     varying = _varying(done)

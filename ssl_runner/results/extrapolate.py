@@ -8,7 +8,7 @@ import pandas as pd
 from ssl_runner.errors import InputError
 
 FEWEST = 4
-"""Numbers of labeled images that a curve needs at least: it has three parameters."""
+"""A curve needs at least so many numbers of labeled images: it has three parameters."""
 
 _DRAWS = 4000
 _INTERVAL = (2.5, 97.5)
@@ -51,14 +51,14 @@ class LabelCurve:
 
     @classmethod
     def fit(cls, trials: pd.DataFrame, method: str = "pass") -> "LabelCurve":
-        """Fit the test accuracy of every trial of one model, each a point of its own.
+        """Fit the test accuracy of every trial of one model, each as one point.
 
         Args:
             trials: Rows as in `results/trials`; those that did not finish are left out.
             method: The method of the partial trials; full belongs to every method.
 
         Raises:
-            InputError: If the rows cannot carry it.
+            InputError: If the rows do not support it.
         """
         done = trials[trials["status"] == "finished"]
         done = done[(done["method"] == method) | (done["config"] == "full")]
@@ -73,7 +73,7 @@ class LabelCurve:
                 f"a label curve must have {FEWEST} numbers of labels or more, got {len(labels)} with "
                 f"method {method}. Run more --label-fractions."
             )
-        from scipy.optimize import OptimizeWarning, curve_fit  # slow to load, and seldom asked for
+        from scipy.optimize import OptimizeWarning, curve_fit  # slow to load, and rarely needed
 
         n = done["labeled_images"].to_numpy(dtype=float)
         accuracy = done["test_accuracy"].to_numpy(dtype=float)

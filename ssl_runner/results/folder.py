@@ -38,7 +38,7 @@ class ResultsFolder:
         location: The folder: a local path, `s3://…`, `gs://…` or a directory that all nodes share.
 
     Raises:
-        InputError: If the location is of no known kind.
+        InputError: If the location is of an unknown kind.
     """
 
     def __init__(self, location: str) -> None:
@@ -47,7 +47,7 @@ class ResultsFolder:
         self.location = self.root if is_local(self.filesystem) else location.rstrip("/")
 
     def write(self, trial: Mapping[str, Any], epochs: Iterable[Mapping[str, Any]]) -> None:
-        """Write a trial's row, over an older one of the same sweep and id, and its epochs' rows.
+        """Write a trial's row, replacing an older one of the same sweep and id, and its epochs' rows.
 
         The epochs come first: a trial that is in the table has all its epochs there.
 
@@ -65,10 +65,10 @@ class ResultsFolder:
 
     @contextlib.contextmanager
     def lock_sweep(self, sweep: str) -> Iterator[None]:
-        """Keep other processes from running the same sweep in this folder, where it is a local one.
+        """Lock a sweep against other processes, if this folder is a local one.
 
         Raises:
-            InputError: If one does.
+            InputError: If another process runs it.
         """
         if not is_local(self.filesystem):
             yield
@@ -80,7 +80,7 @@ class ResultsFolder:
         except Timeout:
             raise InputError(
                 f"--name must be of a sweep that no other process runs in {self.location}, got "
-                f"{sweep!r}. Wait for the other one, or give this one a name or a folder of its own."
+                f"{sweep!r}. Wait for it, or choose another --name or --results."
             ) from None
         try:
             yield
@@ -89,7 +89,7 @@ class ResultsFolder:
             lock.release()
 
     def is_running(self, sweep: str | None) -> bool:
-        """Whether a process of this machine, or one that sees its locks, runs the sweep, or any."""
+        """Whether the sweep, or any, is being run by a process that shares this machine's locks."""
         for path in Path(self.root).glob(f".{sweep or '*'}.lock") if is_local(self.filesystem) else ():
             try:
                 FileLock(path).acquire(timeout=0).lock.release()
@@ -109,12 +109,12 @@ class ResultsFolder:
         return found
 
     def remove_leftovers(self, sweep: str, trial_ids: Container[str]) -> None:
-        """Remove what processes that were killed left: half-written files, and checkpoints of trials
-        that have their row.
+        """Remove what killed processes left: half-written files, and checkpoints of trials that have
+        a row.
 
         Args:
-            sweep: The sweep, which nobody else may be running.
-            trial_ids: Those of its trials that have a row.
+            sweep: The sweep, which no other process may be running.
+            trial_ids: Its trials that have a row.
         """
         folders = [self.root, f"{self.root}/trials", f"{self.root}/epochs"]
         selector = FileSelector(f"{self.root}/checkpoints", allow_not_found=True)
@@ -139,11 +139,11 @@ class ResultsFolder:
         """Some columns of a file of trials, row by row; None for those that an older version lacks.
 
         Raises:
-            InputError: If it is no such file.
+            InputError: If it is not such a file.
         """
         content = read_whole(self.filesystem, path)
         try:
-            # Not read_table: it reads in threads, which a program that ends at once trips over.
+            # Not read_table: it reads in threads, which can fail in a program that exits at once.
             file = pq.ParquetFile(pa.BufferReader(content))
             there = [name for name in columns if name in file.schema_arrow.names]
             rows: list[dict[str, Any]] = file.read(columns=there, use_threads=False).to_pylist()
@@ -168,10 +168,10 @@ class ResultsFolder:
         return found
 
     def check_writable(self) -> None:
-        """Make the folder, and a file in it that is deleted at once.
+        """Create the folder, and a file in it that is deleted at once.
 
         Raises:
-            InputError: If that can't be done; names the folder and the fix.
+            InputError: If that fails; names the folder and the fix.
         """
         path = f"{self.root}/.writable-{uuid.uuid4().hex}"
         try:
@@ -180,20 +180,20 @@ class ResultsFolder:
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
             raise InputError(
-                f"--results must be a folder that can be written, got {self.location!r} ({reason}). "
-                "Choose another, or change its permissions."
+                f"--results must be a writable folder, got {self.location!r} ({reason}). "
+                "Choose another, or check its permissions."
             ) from None
 
     def forget(self, sweep: str, trial_ids: Iterable[str]) -> None:
         """Delete the rows of these trials of a sweep, where there are any."""
         for trial_id in trial_ids:
-            for folder in ("trials", "epochs"):  # the trial's row first: it vouches for the other
+            for folder in ("trials", "epochs"):  # the trial's row first: it implies the epochs'
                 path = f"{self.root}/{folder}/{sweep}--{trial_id}.parquet"
                 if self.filesystem.get_file_info(path).is_file:
                     self.filesystem.delete_file(path)
 
     def checkpoints(self, sweep: str, trial_id: str) -> str:
-        """Where a trial's checkpoints are while it is unfinished."""
+        """Folder of a trial's checkpoints while it is unfinished."""
         return f"{self.location}/checkpoints/{sweep}--{trial_id}"
 
     def tidy(self) -> None:
@@ -203,11 +203,11 @@ class ResultsFolder:
                 Path(self.root, "checkpoints").rmdir()
 
     def trials(self, sweep: str | None = None) -> pd.DataFrame:
-        """The rows of one sweep's trials, or of all. Raises InputError over a file not of ours."""
+        """The rows of one sweep's trials, or of all. Raises InputError if a file is not one of ours."""
         return self._load("trials", TRIALS, sweep)
 
     def epochs(self, sweep: str | None = None) -> pd.DataFrame:
-        """The rows of one sweep's epochs, or of all. Raises InputError over a file not of ours."""
+        """The rows of one sweep's epochs, or of all. Raises InputError if a file is not one of ours."""
         return self._load("epochs", EPOCHS, sweep)
 
     def _load(self, folder: str, schema: pa.Schema, sweep: str | None) -> pd.DataFrame:

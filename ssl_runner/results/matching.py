@@ -1,4 +1,4 @@
-"""Trials that are to run, matched with the rows that are there: pure functions over both."""
+"""The trials to run, matched with the existing rows: pure functions over both."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,10 +19,10 @@ class KnownTrial:
     """What a row says of its trial's identity, and how it ended.
 
     Attributes:
-        trial_id: As it stands in the table; a row of an older version keeps the id it was given.
-        settings_id: The id of its settings, worked out from the row's columns.
-        data_digest: None: not known, as in failed rows of older versions.
-        sources: As in `Trial`; None: not known, as for own code in rows of older versions.
+        trial_id: As in the table; a row of an older version keeps the id it was given.
+        settings_id: The id of its settings, computed from the row's columns.
+        data_digest: None: unknown, as in failed rows of older versions.
+        sources: As in `Trial`; None: unknown, as for own code in rows of older versions.
         status: `finished` or `failed`.
         ended_at: When it ended.
     """
@@ -35,7 +35,7 @@ class KnownTrial:
     ended_at: datetime
 
     def differs(self, trial: Trial) -> str:
-        """What differs from a trial of the same settings, in words; empty: they are the same trial."""
+        """What differs from a trial of the same settings, in words; empty: nothing does."""
         parts = []
         if self.data_digest not in (None, trial.data_digest):
             parts.append(f"the data (digest {self.data_digest}, now {trial.data_digest})")
@@ -68,7 +68,7 @@ class Matches:
 
 
 def settings_id_of(row: Mapping[str, Any]) -> str:
-    """The id of a row's settings; empty if they are none that this version takes.
+    """The id of a row's settings; empty if this version does not accept them.
 
     A setting that the row lacks did not exist when it was written: it has its neutral value.
     """
@@ -80,7 +80,7 @@ def settings_id_of(row: Mapping[str, Any]) -> str:
 
 
 def sources_of(row: Mapping[str, Any]) -> str | None:
-    """A row's column `sources`; None where it is not known: own code in a row of an older version."""
+    """A row's column `sources`; None where it is unknown: own code in a row of an older version."""
     known: str | None = row.get("sources")
     if known is None and not any(map(is_import_path, (row["model"] or "", row["method"] or ""))):
         return ""
@@ -105,7 +105,7 @@ def known_trial(row: Mapping[str, Any]) -> KnownTrial:
 
 
 def match(trials: Sequence[Trial], known: Iterable[KnownTrial]) -> Matches:
-    """Find the row of each trial. Where several are of the same trial, the newest counts."""
+    """Find the row of each trial. If there are several, the newest counts."""
     of_settings: dict[str, list[KnownTrial]] = {}
     for row in sorted(known, key=lambda row: row.ended_at, reverse=True):
         of_settings.setdefault(row.settings_id, []).append(row)
@@ -116,7 +116,7 @@ def match(trials: Sequence[Trial], known: Iterable[KnownTrial]) -> Matches:
         candidates = of_settings.get(trial.settings_id, [])
         same = [row for row in candidates if not row.differs(trial)]
         older += [row for row in candidates if row.differs(trial)]
-        # One whose identity is known in full goes before one that only may be the same.
+        # A row that is known to be the same is preferred to one that may be.
         exact = [row for row in same if row.trial_id == trial.trial_id]
         if same:
             rows[trial.trial_id] = (exact or same)[0]
@@ -126,8 +126,8 @@ def match(trials: Sequence[Trial], known: Iterable[KnownTrial]) -> Matches:
 
 
 def newest(trials: pd.DataFrame) -> pd.DataFrame:
-    """Of rows with the same sweep and settings, the one that ended last: others are of older data
-    or of older source code.
+    """Of rows with the same sweep and settings, the one that ended last: the others have older data
+    or source code.
 
     Args:
         trials: Rows as in `results/trials`.

@@ -1,4 +1,4 @@
-"""Many small Parquet files read as one table; what was read before comes from a copy in the cache.
+"""Many small Parquet files read as one table; rows read before come from a copy in the cache.
 
 A small file takes a millisecond to open, ten thousand of them take ten seconds.
 """
@@ -18,7 +18,7 @@ from ssl_runner.cache import cache_folder
 from ssl_runner.storage import is_local, read_whole, write_whole
 
 MANY_FILES = 300
-"""From so many new files on, a copy of the table is kept."""
+"""With at least so many new files, a copy of the table is kept."""
 
 _STAMP = "__stamp"
 
@@ -33,7 +33,7 @@ def read_files(
         schema: The table's; columns that a file lacks are null.
 
     Raises:
-        pyarrow.ArrowException, OSError, ValueError: If one of them can't be read so.
+        pyarrow.ArrowException, OSError, ValueError: If one of them can't be read with it.
     """
     if not is_local(filesystem) or len(names) < MANY_FILES:
         paths = [f"{folder}/{name}" for name in names]
@@ -72,7 +72,7 @@ def _read_stamped(filesystem: fs.FileSystem, stamps: dict[str, str], schema: pa.
     """Files by their path, each row with its file's stamp."""
 
     def read(path: str) -> pa.Table:
-        # A third of the time that a data set of them takes, which plans each file's columns anew.
+        # Takes a third of the time of a data set of them, which plans each file's columns anew.
         table = pq.ParquetFile(path).read(use_threads=False)
         if not table.schema.equals(schema):  # an older version's, or not ours
             table = pq.read_table(path, schema=schema, filesystem=filesystem)

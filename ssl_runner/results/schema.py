@@ -11,11 +11,11 @@ from ssl_runner.metrics import METRICS
 from ssl_runner.settings import Real, Text, Whole, rule_of, without_none
 
 SCHEMA_VERSION = 3
-"""Version 2 has columns that version 1 had not: they are null in what was written before. Version 3
+"""Version 2 has columns that version 1 lacks: they are null in older rows. Version 3
 has `settings_id` and `sources`, and other names for the columns in `RENAMED`."""
 
 RENAMED = {"passed": "unlabeled_batches_skipped", "mistakes": "misclassified"}
-"""Columns of older versions, each with its name of today, under which it is read."""
+"""Columns of older versions, each with its current name, under which it is read."""
 
 _TEXT, _WHOLE, _REAL = pa.string(), pa.int64(), pa.float64()
 _TIME = pa.timestamp("us", tz="UTC")
@@ -71,33 +71,36 @@ TRIALS = _schema(
     IDENTITY
     | {
         "status": (_TEXT, "finished or failed"),
-        "error": (_TEXT, "why it failed; null: it did not"),
-        "question": (_TEXT, "what the sweep asks, in its own words; null: it does not say"),
+        "error": (_TEXT, "why the trial failed; null: it did not"),
+        "question": (_TEXT, "the sweep's question; null: it states none"),
     }
     | SETTING_COLUMNS
     | {
         "validation": (_TEXT, "what the validation figures were taken on: test or holdout"),
         "labeled_images": (_WHOLE, "images in the labeled pool"),
         "unlabeled_images": (_WHOLE, "images in the unlabeled pool"),
-        "validation_images": (_WHOLE, "images validated on"),
-        "test_images": (_WHOLE, "images tested on"),
-        "split_digest": (_TEXT, "tells this choice of labeled images from any other"),
+        "validation_images": (_WHOLE, "number of validation images"),
+        "test_images": (_WHOLE, "number of test images"),
+        "split_digest": (_TEXT, "digest of the choice of labeled images"),
         "settings_id": (_TEXT, "short hash of the settings alone"),
-        "data_digest": (_TEXT, "tells this data set from any other"),
+        "data_digest": (_TEXT, "digest of the data set"),
         "sources": (
             _TEXT,
             "own code: module and digest of each source file; empty: all built in",
         ),
-        "epochs_run": (_WHOLE, "epochs until the end or the early stop"),
+        "epochs_run": (_WHOLE, "epochs until the end or early stopping"),
         "best_epoch": (_WHOLE, "epoch whose weights are kept, from 1: see keep"),
     }
     | _metric_columns(of_the_best=True)
     | {
         "test_loss": (_REAL, "mean cross entropy of the test images, best epoch's weights"),
-        "test_accuracy": (_REAL, "share of the test images right, best epoch's weights"),
-        "student_test_loss": (_REAL, "of the trained weights where they are averaged; else null"),
-        "student_test_accuracy": (_REAL, "likewise"),
-        "test_accuracy_per_class": (pa.list_(_REAL), "the same for each class"),
+        "test_accuracy": (_REAL, "share of the test images classified correctly, best epoch's weights"),
+        "student_test_loss": (_REAL, "test loss of the trained weights; null: no averaged weights"),
+        "student_test_accuracy": (
+            _REAL,
+            "test accuracy of the trained weights; null: no averaged weights",
+        ),
+        "test_accuracy_per_class": (pa.list_(_REAL), "test accuracy of each class"),
         "confusion": (pa.list_(pa.list_(_WHOLE)), "test images, true class × predicted class"),
         "class_names": (pa.list_(_TEXT), "names of the classes"),
         "misclassified": (
@@ -116,7 +119,7 @@ TRIALS = _schema(
         "parameters": (_WHOLE, "trained weights of the model"),
         "device": (_TEXT, "device of rank 0"),
         "precision_used": (_TEXT, "fp32, bf16 or fp64"),
-        "world_size": (_WHOLE, "processes that trained it at its end"),
+        "world_size": (_WHOLE, "processes that trained the trial at its end"),
         "threads": (_WHOLE, "CPU threads of each worker"),
         "node": (_TEXT, "machine of rank 0"),
         "started_at": (_TIME, "when the trial last started, UTC"),

@@ -11,7 +11,7 @@ import numpy as np
 from ssl_runner.keyed_random import EXACT_UP_TO, Permutation, scattered
 from ssl_runner.sampler.settings import LastBatch, Order
 
-# n = images of a global batch, W = world_size, r = rank, t = step, M = steps looked at in one go
+# n = images of a global batch, W = world_size, r = rank, t = step, M = steps made at once
 
 UNLABELED = -1
 """The target of an image without a label (scikit-learn's convention)."""
@@ -24,13 +24,13 @@ Pool = np.ndarray | range | Sequence[int]
 # Streams of random numbers, one per purpose; the pools' own streams are their kinds.
 _ORDER_STREAM = 2
 
-# Steps of the plan that are looked at in one go, and indices that are made in one go: enough that the
-# calls cost little for each, few enough that the arrays stay in a core's cache.
+# Steps of the plan that are located at once, and indices that are made at once: enough for cheap calls,
+# few enough for the arrays to stay in a core's cache.
 _LOOKAHEAD = 1 << 16
 _BLOCK = 1 << 15
 
-# Pools longer than EXACT_UP_TO are known by about so many of their entries: reading a billion would
-# take seconds, and pull a memory-mapped file into memory.
+# Pools longer than EXACT_UP_TO are identified by about so many of their entries: reading a billion
+# would take seconds, and pull a memory-mapped file into memory.
 _DIGEST_ENTRIES = 1 << 10
 
 Count = TypeVar("Count", int, np.ndarray)
@@ -43,8 +43,15 @@ class GlobalBatch(NamedTuple):
     indices: np.ndarray  # int64, (n,)
 
 
+class Located(NamedTuple):
+    """Where some steps are among the batches of their kind."""
+
+    kinds: np.ndarray  # int8, (M,)
+    numbers: np.ndarray  # int64, (M,): place among the batches of that kind, over all cycles
+
+
 class Block(NamedTuple):
-    """Some of the plan's steps, made in one go."""
+    """Some of the plan's steps, made at once."""
 
     steps: np.ndarray  # int64, (M,)
     kinds: np.ndarray  # int8, (M,)
@@ -65,7 +72,7 @@ def _entries(pool: np.ndarray | range) -> np.ndarray:
 
 
 def _pool_digest(pool: np.ndarray | range) -> str:
-    """Sixteen hex digits of a pool's entries; a long one is known by its length and a sample."""
+    """Sixteen hex digits of a pool's entries; a long one is identified by its length and a sample."""
     step = 1 if len(pool) <= EXACT_UP_TO else len(pool) // _DIGEST_ENTRIES
     entries = _entries(pool[::step]).astype("<i8", copy=False).tobytes()
     return hashlib.sha256(len(pool).to_bytes(8, "little") + entries).hexdigest()[:16]
@@ -89,8 +96,8 @@ class EpochPlan:
 
     `plan[t]` is step t's kind and global batch, and can be asked for at any t on its own. Pools may
     be arrays, memory-mapped arrays or ranges; memory does not grow with a pool above
-    `keyed_random.EXACT_UP_TO` images. They are taken as they are: an index that stands in a pool
-    twice, or in both, comes that often.
+    `keyed_random.EXACT_UP_TO` images. Duplicates are kept: an index that is in a pool twice, or in
+    both pools, comes that often.
 
     Args:
         labeled: Indices of the labeled pool.
@@ -99,12 +106,12 @@ class EpochPlan:
         seed: Drives the order, with `epoch`.
         epoch: Number of the epoch, from 0.
         order: `interleave` spreads both kinds evenly, each at a random place of its stretch;
-            `shuffle` mixes them freely; `labeled_first` does what it says; `paired` gives one
-            labeled batch and then `mu` unlabeled ones, the labeled pool reshuffled and started
-            again as often as needed until the unlabeled pool is through.
-        last_batch: What becomes of a pool's last images when they do not fill a batch: a smaller
-            batch (`partial`), nothing (`drop`), or a batch filled up from the pool's beginning
-            in the same order (`pad`).
+            `shuffle` mixes them freely; `labeled_first` starts with the labeled batches; `paired` gives
+            one labeled batch and then `mu` unlabeled ones, reshuffling and repeating the labeled
+            pool until the unlabeled pool is used up.
+        last_batch: What happens to a pool's last images when they do not fill a batch: they make a
+            smaller batch (`partial`), are dropped (`drop`), or the batch is filled up from the
+            pool's beginning in the same order (`pad`).
         mu: Unlabeled batches to each labeled one, in the order `paired`.
 
     Raises:
@@ -147,7 +154,7 @@ class EpochPlan:
 
     @cached_property
     def _batches(self) -> tuple[int, int]:
-        """Batches of one passage through each pool, by kind."""
+        """Batches of one cycle through each pool, by kind."""
         fill = self.batch_size - 1 if self.last_batch != "drop" else 0
         labeled, unlabeled = ((len(pool) + fill) // self.batch_size for pool in self._pools)
         return labeled, unlabeled
@@ -177,56 +184,72 @@ class EpochPlan:
 
     @cached_property
     def _pool_orders(self) -> dict[int, tuple[int, Permutation]]:
-        """The last passage through each pool, and its order: none is drawn twice on a walk."""
+        """The last cycle through each pool, and its order: none is drawn twice on a walk."""
         return {}
 
-    def _pool_order(self, kind: int, passage: int) -> Permutation:
-        """The order in which a pool is gone through in this passage."""
+    def _pool_order(self, kind: int, cycle: int) -> Permutation:
+        """The order of a pool in this cycle."""
         kept = self._pool_orders.get(kind)
-        if kept is None or kept[0] != passage:
-            order = Permutation(len(self._pools[kind]), (self.seed, self.epoch, kind, passage))
-            kept = self._pool_orders[kind] = (passage, order)
+        if kept is None or kept[0] != cycle:
+            order = Permutation(len(self._pools[kind]), (self.seed, self.epoch, kind, cycle))
+            kept = self._pool_orders[kind] = (cycle, order)
         return kept[1]
 
-    def _locate(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Kind of each step in `t`, and the number of the batch among those of its kind."""
+    def _locate(self, t: np.ndarray) -> Located:
+        """Where the steps in `t`, shape (M,), are among the batches of their kind."""
+        if not all(self._batches):  # of one kind only, or none: every order is the same
+            return self._locate_labeled_first(t)
+        locate = {
+            "interleave": self._locate_interleaved,
+            "shuffle": self._locate_shuffled,
+            "labeled_first": self._locate_labeled_first,
+            "paired": self._locate_paired,
+        }
+        return locate[self.order](t)
+
+    def _locate_labeled_first(self, t: np.ndarray) -> Located:
+        labeled, _ = self._batches
+        is_unlabeled = t >= labeled  # (M,)
+        return Located(is_unlabeled.astype(np.int8), t - labeled * is_unlabeled)
+
+    def _locate_shuffled(self, t: np.ndarray) -> Located:
+        """As labeled first, with the steps permuted."""
+        return self._locate_labeled_first(self._step_order.at(t))
+
+    def _locate_paired(self, t: np.ndarray) -> Located:
+        """Groups of a labeled batch and `mu` unlabeled ones."""
+        group, member = np.divmod(t, 1 + self.mu)  # (M,) each
+        is_unlabeled = member > 0  # (M,)
+        numbers = np.where(is_unlabeled, group * self.mu + member - 1, group)
+        return Located(is_unlabeled.astype(np.int8), numbers)
+
+    def _locate_interleaved(self, t: np.ndarray) -> Located:
+        """The epoch is cut into as many stretches as the rarer kind has batches; each stretch holds
+        one of them, at a random place."""
         labeled, unlabeled = self._batches
-        if not labeled or not unlabeled or self.order == "labeled_first":
-            kind = (t >= labeled).astype(np.int8)
-            return kind, np.where(kind == LABELED_KIND, t, t - labeled)
-        if self.order == "shuffle":
-            place = self._step_order.at(t)
-            kind = (place >= labeled).astype(np.int8)
-            return kind, np.where(kind == LABELED_KIND, place, place - labeled)
-        if self.order == "paired":
-            group, member = np.divmod(t, 1 + self.mu)
-            kind = (member > 0).astype(np.int8)
-            return kind, np.where(kind == LABELED_KIND, group, group * self.mu + member - 1)
-        # Interleave: the epoch is cut into as many stretches as the rarer kind has batches; each
-        # stretch holds one of them, at a random place.
         rarer = min(labeled, unlabeled)
-        stretch = t * rarer // len(self)
+        stretch = t * rarer // len(self)  # (M,), and so are the others
         start = -(-stretch * len(self) // rarer)
         width = -(-(stretch + 1) * len(self) // rarer) - start
         place = start + scattered(stretch, width, (self.seed, self.epoch, _ORDER_STREAM))
         is_rarer = t == place
-        number = np.where(is_rarer, stretch, t - stretch - (t > place))
-        kind = is_rarer if rarer == unlabeled else ~is_rarer
-        return kind.astype(np.int8), number
+        numbers = np.where(is_rarer, stretch, t - stretch - (t > place))
+        is_unlabeled = is_rarer if rarer == unlabeled else ~is_rarer
+        return Located(is_unlabeled.astype(np.int8), numbers)
 
     def _rows(self, kind: int, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The batches of these numbers among those of their kind: sizes, int64, (M,), and indices,
-        int64, (M, width). The pool's last batch goes on from the pool's beginning."""
+        """The batches of these numbers, shape (M,), among those of their kind: sizes, int64, (M,), and
+        indices, int64, (M, width). The pool's last batch continues from the pool's beginning."""
         pool = self._pools[kind]
-        passages, numbers = np.divmod(numbers, self._batches[kind])
+        cycles, numbers = np.divmod(numbers, self._batches[kind])  # (M,) each
         sizes = np.full(len(numbers), self.batch_size)
         if self.last_batch == "partial":
             sizes = np.minimum(sizes, len(pool) - numbers * self.batch_size)
-        places = numbers[:, None] * self.batch_size + np.arange(self._width)
+        places = numbers[:, None] * self.batch_size + np.arange(self._width)  # (M, width)
         places[numbers == self._batches[kind] - 1] %= len(pool)
-        for passage in range(passages[0], passages[-1] + 1):  # they only ascend
-            first, last = np.searchsorted(passages, (passage, passage + 1))
-            places[first:last] = self._pool_order(kind, passage).at(places[first:last])
+        for cycle in range(cycles[0], cycles[-1] + 1):  # they only ascend
+            first, last = np.searchsorted(cycles, (cycle, cycle + 1))
+            places[first:last] = self._pool_order(kind, cycle).at(places[first:last])
         if isinstance(pool, range):
             return sizes, pool.start + pool.step * places
         return sizes, np.asarray(pool[places], dtype=np.int64)
@@ -242,7 +265,7 @@ class EpochPlan:
 
     def kinds(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Kind of each step from `start` to `stop` (or the end); int8."""
-        return self._locate(np.arange(start, len(self) if stop is None else stop))[0]
+        return self._locate(np.arange(start, len(self) if stop is None else stop)).kinds
 
     def __getitem__(self, t: int) -> GlobalBatch:
         """Step t's kind and global batch.
@@ -265,10 +288,10 @@ class EpochPlan:
     def walk(
         self, start: int = 0, stop: int | None = None, skip_unlabeled: bool = False
     ) -> Iterator[Block]:
-        """The steps from `start` to `stop` (or the end); unlabeled ones may be left out unmade."""
+        """The steps from `start` to `stop` (or the end); unlabeled ones may be skipped."""
         stop = len(self) if stop is None else stop
         most = -(-_BLOCK // max(1, self._width))
-        rows = -(-most // 16)  # a small block first, so that the first batch is there soon
+        rows = -(-most // 16)  # a small block first, so that the first batch comes soon
         for first in range(start, stop, _LOOKAHEAD):
             steps = np.arange(first, min(first + _LOOKAHEAD, stop))
             kinds, numbers = self._locate(steps)
@@ -290,7 +313,7 @@ class EpochPlan:
         return len(self) - self._batches[UNLABELED_KIND] - passed
 
     def fingerprint(self) -> dict[str, str | int]:
-        """What the order of the batches depends on, but for the epoch: plain values, one per field."""
+        """What the order of the batches depends on, except the epoch: plain values, one per field."""
         return {
             "labeled": _pool_digest(self._pools[LABELED_KIND]),
             "unlabeled": _pool_digest(self._pools[UNLABELED_KIND]),

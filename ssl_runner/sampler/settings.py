@@ -22,10 +22,13 @@ class BatchSettings:
     batch_size: Whole = setting(64, "images in a step, over all workers", least=1)
     order: Order = setting(
         "interleave",
-        "how the two kinds of batches follow each other; always paired but for pass",
-        column="how the two kinds of batches follow each other",
+        "order of the two kinds of batches; always paired, except for pass",
+        column="order of the two kinds of batches",
     )
-    last_batch: LastBatch = setting("partial", "what becomes of the last images of a pool")
+    last_batch: LastBatch = setting(
+        "partial",
+        "last images of a pool that do not fill a batch: partial, drop, or pad from its start",
+    )
     augment: Augment = setting(
         "none",
         "views of the labeled images: none, or weak (flip and shift)",

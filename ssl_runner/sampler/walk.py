@@ -153,7 +153,7 @@ class HomogeneousBatchSampler(Sampler[list[int]]):
             self.step = 0
 
     def __iter__(self) -> Iterator[RankBatch]:
-        """This rank's batches from `step` to the end of the epoch; asking changes nothing."""
+        """This rank's batches from `step` to the end of the epoch, without side effects."""
         # Looked up now and not at the first batch, so that an iterator stays in its epoch.
         blocks = self.plan.walk(self.step, skip_unlabeled=self.skip_unlabeled)
         return chain.from_iterable(
@@ -189,7 +189,7 @@ class HomogeneousBatchSampler(Sampler[list[int]]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where another sampler, of any number of ranks, stopped.
+        """Resume where another sampler, of any number of ranks, stopped.
 
         Raises:
             ValueError: If that sampler's plan was another one; the message says what differs.
@@ -220,7 +220,7 @@ def _rank_and_size() -> tuple[int, int]:
         return dist.get_rank(), dist.get_world_size()
     started = os.environ.get("WORLD_SIZE", "1")
     if started != "1":
-        # Every process would go through all of the data, as though it were alone.
+        # Every process would train on all of the data, as if it were the only one.
         raise ValueError(
             "torch.distributed must be initialized before the sampler is made, got no process group "
             f"and WORLD_SIZE={started}. Call init_process_group first, or pass num_replicas and rank."

@@ -1,1 +1,1 @@
-"""What tests and benchmarks share: real processes, and the tables that runs end in, compared."""
+"""What tests and benchmarks share: real processes, and the tables of runs, compared."""

@@ -1,7 +1,7 @@
-"""Real processes: started, watched, killed for good, and none of them left behind.
+"""Real processes: started, watched, killed, and none of them left behind.
 
-A wait ends when what is waited for is there, or can't come any more because its process is gone. Beyond
-that it watches progress, not the clock: it is given up after `HANG` seconds in which nothing went on.
+A wait ends when its condition holds, or can't hold any more because the process is gone. Otherwise it
+watches progress, not the clock: it times out after `HANG` seconds without progress.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ import psutil
 from ssl_runner.testing.tables import checkpoints
 
 HANG = 1800.0
-"""Seconds without any progress after which something hangs: far more than a slow machine takes."""
+"""Seconds without progress after which a wait times out: far more than a slow machine takes."""
 
 _LOOK = 5.0
-"""Seconds between looks at the progress, which cost more than those at what is waited for."""
+"""Seconds between checks of the progress, which cost more than checks of the condition."""
 
 
 def wait_until(
@@ -33,15 +33,15 @@ def wait_until(
     can_come: Callable[[], bool] = lambda: True,
     progress: Callable[[], object] = lambda: None,
 ) -> bool:
-    """Wait until something is there, or can't come any more.
+    """Wait until a condition holds, or can't hold any more.
 
     Args:
-        is_there: Whether it is.
-        can_come: Whether it still can; asked before `is_there`, so that what came last counts.
-        progress: Anything that differs from time to time while things go on.
+        is_there: Whether it holds.
+        can_come: Whether it still can; called before `is_there`, so that the last change counts.
+        progress: Any value that changes now and then while there is progress.
 
     Returns:
-        Whether it is there.
+        Whether it holds.
 
     Raises:
         TimeoutError: If there was no progress for `HANG` seconds.
@@ -62,7 +62,7 @@ def wait_until(
             if (sees := progress()) != seen:
                 seen, since = sees, now
             if now - since > HANG:
-                raise TimeoutError(f"nothing went on for {HANG:g} seconds: {seen}")
+                raise TimeoutError(f"no progress for {HANG:g} seconds: {seen}")
 
 
 class Run:
@@ -83,7 +83,7 @@ class Run:
 
     @property
     def stderr(self) -> str:
-        """What it has said of errors so far."""
+        """What it has written to stderr so far."""
         return self._err.read_text(encoding="utf-8")
 
     @property
@@ -93,7 +93,7 @@ class Run:
         return self.process.returncode
 
     def wait_for(self, is_there: Callable[[], bool]) -> None:
-        """Wait until something is there; fails with the output if the process ends before that."""
+        """Wait until a condition holds; fails with the output if the process ends before that."""
         came = wait_until(is_there, lambda: self.process.poll() is None, self._progress)
         assert came, self.stdout + self.stderr
 
@@ -103,21 +103,21 @@ class Run:
         return self.stdout + self.stderr
 
     def succeed(self) -> str:
-        """Wait for its end, which must be a good one; returns its output."""
+        """Wait for its end, with exit code 0; returns its output."""
         output = self.end()
         assert self.returncode == 0, output
         return output
 
     def _progress(self) -> object:
-        """What it has printed, and which processes there are; not their CPU time, which Ray takes
-        even where nothing goes on."""
+        """What it has printed, and which processes there are; not their CPU time, which Ray uses
+        even without progress."""
         return self._out.stat().st_size, self._err.stat().st_size, self._runs.pids()
 
 
 class Runs:
-    """Starts Python processes, and ends all that they started, whoever adopted it, when it is closed.
+    """Starts Python processes and, when closed, ends them with all their descendants, orphans too.
 
-    They are known by their temporary folder, TMPDIR, which nobody else has.
+    They are identified by their temporary folder, TMPDIR, which no other process has.
 
     Attributes:
         temporary: That folder; its name is short, for Ray's sockets.
@@ -193,7 +193,7 @@ class Runs:
         return len(killed)
 
     def are_gone(self) -> bool:
-        """Wait until none of them lives; what goes on meanwhile is that one or another ends."""
+        """Wait until none of them lives; each one that ends is progress."""
         return wait_until(lambda: not self.pids(), progress=self.pids)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The tables that two runs end in, compared; and what lies in their folders beside them."""
+"""The tables of two runs, compared; and what other files are in their folders."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """As a text: NaN equals NaN then, an array another one, and a float another one to the bit."""
+    """As a text: NaN equals NaN then, arrays can be compared, and floats are compared to the bit."""
     return repr(value.tolist() if hasattr(value, "tolist") else value)
 
 

@@ -12,7 +12,7 @@ from ssl_runner.split import digest, split_labels, stratified_sample
 
 # N = images of an array, C = channels, H and W = height and width, K = classes
 
-# The subset is the same for every seed: it stands for a smaller data set, not for another draw.
+# The subset is the same for every seed: it is a smaller data set, not another sample.
 _SUBSET_SEED = 0
 
 
@@ -23,13 +23,13 @@ class TrialData:
     Attributes:
         images_NCHW: All training images, uint8.
         targets_N: Their classes, `UNLABELED` for every image that is not in the labeled pool.
-        hidden_N: The classes of all training images, which only the table's diagnostics see.
+        hidden_N: The classes of all training images, used only for the table's diagnostics.
         labeled, unlabeled: The two pools, disjoint and sorted.
         validation, test: Pairs of images (uint8) and classes to evaluate on; `test` is None where
             the test images validate.
         test_places: Where each test image stands in the data set's own test images.
         classes: Names of the classes, (K,).
-        split_digest: Tells this choice of labeled images from any other.
+        split_digest: Digest of the choice of labeled images.
     """
 
     images_NCHW: np.ndarray

@@ -1,4 +1,4 @@
-"""How a device computes: where the images lie, their form, and the precision."""
+"""How a device computes: where the images are kept, their memory format, and the precision."""
 
 import ctypes
 import os
@@ -21,21 +21,21 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what a step frees for the next one, instead of giving it back.
+    """Have glibc keep the memory that a step frees for the next one, instead of returning it.
 
-    By default the heap's top is given back whenever some MB are free there, and as the heap happens
-    to lie, a step may touch up to 2,000 new pages, which cost up to a fourth of its time, and an
-    evaluation twice its time. Elsewhere than on glibc nothing is done.
+    By default the heap's top is returned whenever some MB are free there. Depending on the heap's
+    layout a step may then touch up to 2,000 new pages, which cost up to a quarter of its time, and an
+    evaluation twice its time. Without glibc nothing is done.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_TRIM_THRESHOLD, 1 << 30)
-        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that it takes
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the largest that it accepts
 
 
 def keep_compiler_files() -> None:
     """Have PyTorch's compiler keep its files in our cache folder, not in the temporary one: every
-    process that loads it makes that folder, whether anything is compiled or not.
+    process that loads it creates that folder, even if nothing is compiled.
 
     A folder for each kind of CPU: the compiler finds what it made for one with AVX512 on one without
     (PyTorch 2.14), and its results are wrong there, without an error.
@@ -45,10 +45,10 @@ def keep_compiler_files() -> None:
 
 
 def seed_generator(seed: int, device: torch.device) -> None:
-    """What `torch.manual_seed` does for what draws on this device.
+    """Seed the generators of this device, as `torch.manual_seed` would.
 
-    That one also notes a seed and a stack trace for each kind of device that is not there: at every
-    step it took some hundredths of the time.
+    That function also records a seed and a stack trace for each kind of device that is absent, which
+    took a few percent of every step.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
@@ -57,7 +57,7 @@ def seed_generator(seed: int, device: torch.device) -> None:
 
 
 def resident(rows_N: np.ndarray, device: torch.device) -> np.ndarray | torch.Tensor:
-    """An array as the device's batches are gathered from it.
+    """An array in the form that the device's batches are gathered from.
 
     On a GPU with room for it, a copy that stays there, so that a batch is an indexing operation
     and no transfer; elsewhere the array itself, shared and read-only.
@@ -73,9 +73,9 @@ def compile_in_place(model: nn.Module, device: torch.device) -> None:
     """`torch.compile` a model; the names of its weights, and so its checkpoints, stay the same.
 
     Raises:
-        InputError: If a CPU's model has no C++ compiler to be compiled by.
+        InputError: If there is no C++ compiler for a model on a CPU.
     """
-    # As torch._inductor.config.cpp.cxx has it; left to itself it says so in 80 lines.
+    # As in torch._inductor.config.cpp.cxx; PyTorch's own error has 80 lines.
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if device.type == "cpu" and shutil.which(compiler) is None:
         raise InputError(
@@ -97,7 +97,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    """The type of weights, images and scores; bf16 is only what a forward pass multiplies in."""
+    """The type of weights, images and logits; bf16 is only what a forward pass multiplies in."""
     return torch.float64 if precision == "fp64" else torch.float32
 
 

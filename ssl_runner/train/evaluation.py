@@ -13,13 +13,13 @@ from ssl_runner.train.device import autocast, dtype_of, to_model_input
 from ssl_runner.train.ranks import rank_and_size, sum_over_ranks
 
 # N = images, B = images in a batch, C = channels, H and W = height and width, K = classes,
-# M = images that are remembered of those misclassified
+# M = misclassified images that are kept
 
 EVALUATION_BATCH = {"cpu": 125, "cuda": 5000}
 """Images evaluated at a time: enough to keep the cores busy; on a CPU few enough for its caches."""
 
 MISCLASSIFIED = 25
-"""Images that are remembered of those misclassified."""
+"""At most so many misclassified images are kept."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Evaluation:
 
     Attributes:
         loss: Mean cross entropy in nats.
-        accuracy: Share of the images that are classified right.
+        accuracy: Share of the images that are classified correctly.
         confusion: Counts, true class × predicted class, (K, K).
-        misclassified: Of the images misclassified, those of the largest loss, that one first: the
-            image's place among all, and the predicted class.
+        misclassified: The misclassified images of the largest loss, largest first: the image's place
+            among all, and the predicted class.
     """
 
     loss: float
@@ -41,7 +41,7 @@ class Evaluation:
 
     @property
     def accuracy_per_class(self) -> list[float]:
-        """Share of each class's images that are classified right; NaN where a class has none."""
+        """Share of each class's images that are classified correctly; NaN where a class has none."""
         return [row[k] / sum(row) if sum(row) else float("nan") for k, row in enumerate(self.confusion)]
 
 
@@ -60,7 +60,7 @@ def evaluate(
 
     Args:
         images_NCHW: uint8 images: an array, or a tensor on any device.
-        labels_N: Their classes, likewise.
+        labels_N: Their classes, as an array or a tensor.
         classes: Number of classes, K.
         group: The ranks that evaluate together, each called with the same arguments.
     """
@@ -77,11 +77,11 @@ def evaluate(
         images_BCHW = to_model_input(_part(images_NCHW, part), device, dtype)
         labels_B = _part(labels_N, part).to(device, non_blocking=True)
         with autocast(precision, device):
-            scores_BK = model(images_BCHW)
-        losses_B = F.cross_entropy(scores_BK.to(dtype), labels_B, reduction="none").double()
+            logits_BK = model(images_BCHW)
+        losses_B = F.cross_entropy(logits_BK.to(dtype), labels_B, reduction="none").double()
         loss_sum += losses_B.sum()
-        # Not bincount, which on a GPU waits for the scores to find the largest index.
-        predicted_B = scores_BK.argmax(1)
+        # Not bincount, which on a GPU waits for the logits to find the largest index.
+        predicted_B = logits_BK.argmax(1)
         cells_B = labels_B * classes + predicted_B
         confusion.scatter_add_(0, cells_B, torch.ones_like(cells_B))
         places_B = torch.arange(part.start, part.stop, device=device)
@@ -108,7 +108,7 @@ def evaluate(
 
 
 def _worst(rows_N3: torch.Tensor) -> torch.Tensor:
-    """The rows of the largest first column; of equal ones the earlier, so that ranks change nothing."""
+    """The rows of the largest first column; of equal ones the earlier, for any number of ranks."""
     order = rows_N3[:, 0].sort(descending=True, stable=True).indices[:MISCLASSIFIED]
     return rows_N3[order]
 
@@ -116,4 +116,4 @@ def _worst(rows_N3: torch.Tensor) -> torch.Tensor:
 def _part(rows_N: np.ndarray | torch.Tensor, part: slice) -> torch.Tensor:
     if isinstance(rows_N, torch.Tensor):
         return rows_N[part]
-    return torch.from_numpy(rows_N[part].copy())  # torch takes no read-only array
+    return torch.from_numpy(rows_N[part].copy())  # torch accepts no read-only array

@@ -24,14 +24,14 @@ from ssl_runner.train.device import compile_in_place, dtype_of, resident, resolv
 from ssl_runner.train.evaluation import Evaluation, evaluate
 from ssl_runner.train.optimizer import Adam
 from ssl_runner.train.ranks import check_agreement, rank_and_size
-from ssl_runner.train.step import WEIGHTS, Learner, averaged_model, together
+from ssl_runner.train.step import WEIGHTS, Learner, averaged_model, group_by_step
 from ssl_runner.train.values import FitResult, Progress, Sums
 
 # K = classes
 
 Report = Callable[[dict[str, Any] | None, dict[str, Any]], None]
 """Called with an epoch's metrics (None in mid-epoch) and the training state, which holds live
-tensors: whoever wants to keep it writes it out before returning."""
+tensors: a callback that keeps it must write it out before returning."""
 
 
 def fit(
@@ -53,10 +53,10 @@ def fit(
         device: Where this rank computes.
         report: Called on every rank after every epoch, and in mid-epoch every `checkpoint_steps`.
         group: The ranks that train together, or None.
-        resume: A state that `report` was given, by a run of an equal config and any number of
-            ranks, to go on from there.
-        trial_id: Tells the trial from any other; a state of another one is refused. None: the id
-            of the settings.
+        resume: A state to resume from, as given to `report` by a run of an equal config and any
+            number of ranks.
+        trial_id: Identifies the trial; a state of another one is refused. None: the id of the
+            settings.
         checkpoint_steps: Optimizer steps between reports in mid-epoch; None: none in mid-epoch.
 
     Returns:
@@ -64,7 +64,7 @@ def fit(
 
     Raises:
         FloatingPointError: If a loss of an epoch, or a weight after it, is not finite.
-        ValueError: If `resume` comes from another config, or there is no compiler to compile with.
+        ValueError: If `resume` comes from another config, or there is no compiler for `compile`.
     """
     training = Training(config, data, device, group, resume, trial_id)
     while not training.is_finished():
@@ -75,7 +75,7 @@ def fit(
 
 
 class Training:
-    """A trial under way on one rank. The arguments are those of `fit`."""
+    """A running trial on one rank. The arguments are those of `fit`."""
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class Training:
         return DistributedDataParallel(bare, device_ids=devices, process_group=self.group)
 
     def state(self) -> dict[str, Any]:
-        """Everything that decides how it goes on, without rank or number of ranks."""
+        """Everything needed to resume, without rank or number of ranks."""
         return {
             "version": 3,
             "trial_id": self.trial_id,
@@ -196,7 +196,7 @@ class Training:
         if state["version"] != 3 or state["trial_id"] != self.trial_id:
             raise ValueError(
                 f"the training state must be of trial {self.trial_id}, got one of "
-                f"{state['trial_id']} (version {state['version']}). Continue with equal settings, data "
+                f"{state['trial_id']} (version {state['version']}). Resume with equal settings, data "
                 "and code."
             )
         for name, part in self.parts.items():
@@ -206,7 +206,7 @@ class Training:
         self.progress, self.kept = Progress(**state["progress"]), state["kept"]
 
     def is_finished(self) -> bool:
-        """Whether no epoch is to be begun, or gone on with, any more."""
+        """Whether there is no epoch left to start or resume."""
         if self.sampler.step:
             return False
         if self.config.budget.patience and self.progress.stale >= self.config.budget.patience:
@@ -222,12 +222,12 @@ class Training:
         )
 
     def train_epoch(self, report: Report, checkpoint_steps: int | None) -> None:
-        """Learn from what is left of the epoch's batches, or of the budget in steps."""
+        """Train on the rest of the epoch's batches, or of the budget in steps."""
         progress, epoch = self.progress, len(self.progress.history)
         self.learner.model.train()
         clock, cpu_clock = time.perf_counter(), time.process_time()
         # The budget may have been spent at the last step before this training was restored.
-        for batches in () if self._budget_spent() else together(self.loader):
+        for batches in () if self._budget_spent() else group_by_step(self.loader):
             self.learner.step(batches, self.sums, epoch, progress.steps)
             self._count(batches)
             if checkpoint_steps and progress.steps % checkpoint_steps == 0:
@@ -252,7 +252,7 @@ class Training:
         progress.skipped += sum(self.sampler.advance(batch.step) for batch in batches)
 
     def close_epoch(self) -> dict[str, Any]:
-        """Evaluate, keep the weights that are to be kept, and go to the next epoch.
+        """Evaluate, keep the weights as `keep` says, and move to the next epoch.
 
         Returns:
             The epoch's metrics.
@@ -300,9 +300,9 @@ class Training:
         return metrics
 
     def _check_finite(self, metrics: dict[str, Any], epoch: int) -> None:
-        """Refuse to go on after a loss or a weight that is not finite.
+        """Fail if a loss or a weight is not finite.
 
-        The weights are looked at too: max-pooling in oneDNN's formats drops a NaN (`models.blocked`).
+        The weights are checked too: max-pooling in oneDNN's formats drops a NaN (`models.blocked`).
         """
         fix = f"Try a lower lr than {self.config.optimizer.lr:g}."
         for name, column in (("training", "train_loss"), ("unlabeled", "unlabeled_loss")):
@@ -328,7 +328,7 @@ class Training:
         )
 
     def result(self) -> FitResult:
-        """What came of it; the model is left with the best weights."""
+        """The result; the model is left with the best weights."""
         assert self.kept is not None
         student = self.kept["student"]
         student_validation, student_test = None, None

@@ -8,9 +8,9 @@ import torch
 class Adam(torch.optim.Adam):
     """`torch.optim.Adam`, the same function and the same state.
 
-    PyTorch tells its compiler to keep its hands off an optimizer's methods, and loads it for that, a
-    second or two in every process that trains. Here the methods are those inside: nothing of ours
-    compiles an optimizer, only the model.
+    PyTorch excludes an optimizer's methods from compilation, and loads the compiler to do so, which
+    takes a second or two in every training process. Here the methods are unwrapped: we compile only
+    the model, never an optimizer.
     """
 
     add_param_group = inspect.unwrap(torch.optim.Adam.add_param_group)

@@ -23,7 +23,7 @@ def sum_over_ranks(tensor: torch.Tensor, group: dist.ProcessGroup | None) -> tor
 
 
 def check_agreement(sampler: HomogeneousBatchSampler, group: dist.ProcessGroup | None) -> None:
-    """Compare what the ranks are about to do: one that has more steps would wait for ever.
+    """Check that all ranks follow the same plan: one with more steps would wait forever.
 
     Raises:
         ValueError: On every rank, if any two differ; says who has what.

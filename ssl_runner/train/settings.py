@@ -32,7 +32,7 @@ class BudgetSettings:
         InputError: If a setting is out of its range.
     """
 
-    epochs: Whole = setting(10, "epochs, at most", least=1)
+    epochs: Whole = setting(10, "maximum number of epochs", least=1)
     max_steps: Whole | None = setting(
         None,
         "budget in optimizer steps; when it is given, epochs are repeated until it is spent",
@@ -83,8 +83,8 @@ class ComputeSettings:
     )
     min_workers: Whole | None = setting(
         None,
-        "elastic: continue with so few when others are lost; none: all of them, always",
-        column="elastic: the fewest it continues with; null: not elastic",
+        "elastic: minimum to resume with when workers are lost; none: not elastic",
+        column="elastic: minimum number of workers; null: not elastic",
         decides=False,
     )
 

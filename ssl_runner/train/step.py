@@ -26,7 +26,7 @@ from ssl_runner.train.values import Sums
 # B = images in this rank's batch, n = images of the global batch, C = channels, H and W = height and
 # width, K = classes
 
-# What random numbers are drawn for, so that no two purposes share a seed.
+# Purposes of random numbers, so that no two share a seed.
 WEIGHTS, _STEP, _WEAK, _STRONG = 0, 1, 2, 3
 
 
@@ -34,10 +34,10 @@ Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
 def averaged_model(model: nn.Module, decay: float) -> AveragedModel:
-    """A copy whose weights are a running average of the model's; `update_parameters` takes a step.
+    """A copy whose weights are a running average of the model's; `update_parameters` updates it.
 
     The decay is min(1 − 1/(step + 1), α) as in Tarvainen and Valpola's published code (2017), so that
-    the first steps are averaged plainly and the initial weights soon forgotten. Buffers are copied.
+    the first steps are a plain average and the initial weights are soon forgotten. Buffers are copied.
     """
 
     def move(averages: Tensors, weights: Tensors, step: torch.Tensor | int) -> None:
@@ -47,7 +47,7 @@ def averaged_model(model: nn.Module, decay: float) -> AveragedModel:
     return average.requires_grad_(False).eval()
 
 
-def together(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
+def group_by_step(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
     """The batches of each optimizer step: a labeled one, and the unlabeled ones up to the next."""
     group: list[Batch] = []
     for batch in batches:
@@ -70,8 +70,8 @@ class Learner:
         model: The same, wrapped in DDP where there are several ranks.
         average: The running average of its weights, or None.
         optimizer: Of the model's weights.
-        hidden_N: The classes of all training images, for the table's sake alone: no loss sees them.
-        ramp_steps: Optimizer steps in which the unlabeled loss gets its full weight.
+        hidden_N: The classes of all training images, only for the table: no loss sees them.
+        ramp_steps: Optimizer steps until the unlabeled loss has its full weight.
         group: The ranks that train together, or None.
         device, precision: How it computes.
     """
@@ -101,14 +101,14 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         for batch in unlabeled:
             # The gradients add up on each rank; the last backward averages the sum over the ranks.
-            with self._alone():
+            with self._no_sync():
                 self._learn_unlabeled(batch, sums, epoch, step, len(unlabeled))
         self._learn_labeled(labeled, sums, epoch)
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.bare)
 
-    def _alone(self) -> AbstractContextManager[None]:
+    def _no_sync(self) -> AbstractContextManager[None]:
         if isinstance(self.model, DistributedDataParallel):
             return self.model.no_sync()
         return nullcontext()
@@ -122,11 +122,11 @@ class Learner:
                 images_BCHW, self._draw(batch, epoch, _WEAK, 0), self.config.batches.flip
             )
         targets_B = batch.targets.to(self.device, non_blocking=True)
-        scores_BK = self._scores(self.model, to_model_input(images_BCHW, self.device, self._dtype))
-        loss = F.cross_entropy(scores_BK, targets_B)
+        logits_BK = self._logits(self.model, to_model_input(images_BCHW, self.device, self._dtype))
+        loss = F.cross_entropy(logits_BK, targets_B)
         (loss if batch.weight == 1 else loss * batch.weight).backward()  # type: ignore[no-untyped-call]
-        if batch.own:  # a filler image is no image of the epoch
-            right = (scores_BK.detach().argmax(1) == targets_B).sum()
+        if batch.own:  # a filler image does not count
+            right = (logits_BK.detach().argmax(1) == targets_B).sum()
             sums.add(loss=loss.detach() * batch.own, correct=right, images=batch.own)
 
     def _learn_unlabeled(self, batch: Batch, sums: Sums, epoch: int, step: int, batches: int) -> None:
@@ -143,8 +143,8 @@ class Learner:
             sums.add(unlabeled_loss=loss.detach() * batch.own, unlabeled=batch.own)
 
     def _seed(self, batch: Batch, epoch: int) -> None:
-        # The generator is set by place, so that nothing about it needs to be saved: a run that
-        # starts here draws the same numbers as one that came by.
+        # The generator is seeded by position, so its state need not be saved: a run that resumes here
+        # draws the same numbers as one that was never stopped.
         rank = 0 if self.group is None else dist.get_rank(self.group)
         seed_generator(seed_of((self.config.batches.seed, _STEP, epoch, batch.step, rank)), self.device)
 
@@ -155,10 +155,10 @@ class Learner:
         stop = batch.start + len(batch.images)
         return draw((*key, view) if view else key, batch.size, batch.start, stop, numbers)
 
-    def _scores(self, model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
+    def _logits(self, model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
         with autocast(self.precision, self.device):
-            scores_BK: torch.Tensor = model(images_BCHW)
-        return scores_BK.to(self._dtype)
+            logits_BK: torch.Tensor = model(images_BCHW)
+        return logits_BK.to(self._dtype)
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -173,18 +173,18 @@ class Learner:
         def student(images_BCHW: torch.Tensor) -> torch.Tensor:
             for norm in tracking:
                 norm.track_running_stats = False
-            scores_BK = self._scores(self.model, images_BCHW)
+            logits_BK = self._logits(self.model, images_BCHW)
             for norm in tracking:
                 norm.track_running_stats = True
-            return scores_BK
+            return logits_BK
 
         def without_gradient(model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
             was_training = model.training
             model.eval()
             with torch.no_grad():
-                scores_BK = self._scores(model, images_BCHW)
+                logits_BK = self._logits(model, images_BCHW)
             model.train(was_training)
-            return scores_BK
+            return logits_BK
 
         teacher = self.bare if self.average is None else self.average.module
         return Networks(

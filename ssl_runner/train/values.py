@@ -1,4 +1,4 @@
-"""What a training adds up, and what comes of it: values that are saved, restored and reported."""
+"""Metric sums, progress and results of a trial: values that are saved, restored and reported."""
 
 import math
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from ssl_runner.train.ranks import sum_over_ranks
 
 
 class Sums:
-    """What an epoch adds up, by name, on the device, so that no step waits for a number.
+    """An epoch's metric sums by name, on the device, so that no step waits for a number.
 
     Names: `loss` (cross entropy over labeled images), `correct`, `images` (labeled ones);
     `unlabeled_loss`, `unlabeled` (images), `confidence`, `confident` (images whose confidence is
@@ -31,7 +31,7 @@ class Sums:
         self._each = dict(zip(self.NAMES, zeros.unbind(), strict=True))
 
     def add(self, **values: torch.Tensor | float) -> None:
-        """Add to some of them."""
+        """Add to the named sums."""
         for name, value in values.items():
             self._each[name] += value
 
@@ -42,17 +42,17 @@ class Sums:
 
 @dataclass
 class Progress:
-    """Where a training stands, but for weights and optimizer: plain values, saved and restored.
+    """How far a trial is, without weights and optimizer: plain values, saved and restored.
 
     Attributes:
         steps: Optimizer steps taken.
         skipped: Unlabeled batches that were skipped.
         images: Labeled images learned from, over all ranks.
         unlabeled: Unlabeled images learned from, over all ranks.
-        stale: Epochs since the validation loss was last lower than ever before.
-        least_loss: That loss.
+        stale: Epochs since the validation loss last reached a new minimum.
+        least_loss: That minimum.
         train_seconds, evaluate_seconds: Wall time in the loop and in evaluation.
-        epoch_seconds: Of `train_seconds`, those before the epoch that is under way.
+        epoch_seconds: Of `train_seconds`, those before the current epoch.
         cpu_seconds: This process's CPU time in both.
         history: The finished epochs' metrics.
     """
@@ -72,7 +72,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What came of a trial.
+    """The result of a trial.
 
     Attributes:
         history: Each epoch's metrics, in order.

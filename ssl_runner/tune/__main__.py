@@ -28,10 +28,10 @@ def print_plan(command: Command) -> None:
 
 
 def confirm(command: Command) -> None:
-    """Ask whether so many trials are meant, where they are very many.
+    """Ask for confirmation where there are very many trials.
 
     Raises:
-        InputError: If they are not, or there is nobody to ask.
+        InputError: If the user declines, or can't be asked.
     """
     count = command.sweep.size
     if count <= MANY or command.yes:
@@ -39,8 +39,7 @@ def confirm(command: Command) -> None:
     if sys.stdin.isatty() and input(f"Start {count:,} trials? [y/N] ").strip().lower() in ("y", "yes"):
         return
     raise InputError(
-        f"a sweep must have {MANY:,} trials at most unless told, got {count:,}. Shorten its lists, "
-        "or add --yes."
+        f"a sweep must have at most {MANY:,} trials, got {count:,}. Shorten its lists, or add --yes."
     )
 
 
@@ -52,7 +51,7 @@ def main() -> int:
         return 0
     confirm(command)
     set_environment(local=command.address is None)
-    from ssl_runner.tune.sweep import run_sweep  # seconds of imports, and only now
+    from ssl_runner.tune.sweep import run_sweep  # seconds of imports, only if needed
 
     return run_sweep(command)
 

@@ -28,7 +28,7 @@ _CONNECT_SECONDS = 10
 
 _SCRATCH, _ALIVE = "ssl_runner-", ".alive"
 
-# The arrays of a data set are far smaller; Ray needs some room for what it passes about.
+# Ray needs some room for the objects that it passes; a data set's arrays are far smaller.
 _OBJECT_STORE_BYTES = 256 << 20
 
 
@@ -38,9 +38,9 @@ class Cluster:
 
     Attributes:
         nodes: What each living node has: {"CPU": 2.0, ...}, by its id.
-        scratch: A folder for Ray's own files; None on a cluster of several nodes, where only a
-            shared place will do.
-        to_come: The same for each node that an autoscaler may yet add; None: unknown.
+        scratch: A folder for Ray's own files; None on a cluster of several nodes, which needs a
+            shared one.
+        to_come: The same for each node that an autoscaler may still add; None: unknown.
     """
 
     nodes: dict[str, dict[str, float]]
@@ -54,24 +54,24 @@ class Cluster:
 
 
 def this_machine() -> Cluster:
-    """What a local Ray will have, before it is started."""
+    """The resources that a local Ray will have, before it is started."""
     resources = {"CPU": float(get_num_cpus()), "GPU": float(torch.cuda.device_count())}
     return Cluster(nodes={"local": resources}, scratch=None, to_come=[])
 
 
 @contextlib.contextmanager
 def ray_cluster(address: str | None, data_bytes: int, verbose: bool) -> Iterator[Cluster]:
-    """Start a local Ray, or join the one at `address`; leave nothing of it behind.
+    """Start a local Ray, or join the one at `address`; shut down and clean up at exit.
 
     Args:
         address: `host:port` or `auto`; None starts a local Ray on the loopback interface.
         data_bytes: Size of the arrays that go into a local Ray's object store.
-        verbose: Whether Ray's own output is let through.
+        verbose: Whether Ray's own output is shown.
 
     Raises:
-        InputError: If nobody answers at `address`.
+        InputError: If no cluster answers at `address`.
     """
-    # A trial's failure is a row, and is said; Ray's own account of it is a traceback.
+    # A failed trial has its row and its line; Ray would add a traceback.
     level = logging.INFO if verbose else logging.CRITICAL
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(level)
@@ -79,7 +79,7 @@ def ray_cluster(address: str | None, data_bytes: int, verbose: bool) -> Iterator
     scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=_short_temporary_folder()))
     alive = FileLock(scratch / _ALIVE)
     alive.acquire()
-    # What libraries make there (wandb, which Ray imports if it can) goes with it, even after a kill.
+    # Libraries' temporary files (wandb's, which Ray imports) are removed with it, even after a kill.
     usual, tempfile.tempdir = tempfile.tempdir, str(scratch)
     try:
         if address is None:
@@ -109,9 +109,9 @@ def ray_cluster(address: str | None, data_bytes: int, verbose: bool) -> Iterator
 
 
 def _remove_stale() -> None:
-    """Remove the folders of commands that were killed: nobody holds their lock any more."""
+    """Remove the folders of killed commands, whose lock is free."""
     for folder in Path(_short_temporary_folder()).glob(f"{_SCRATCH}*"):
-        with contextlib.suppress(OSError, Timeout):  # another user's; or it is at work
+        with contextlib.suppress(OSError, Timeout):  # another user's, or in use
             if (folder / _ALIVE).exists():
                 with FileLock(folder / _ALIVE).acquire(timeout=0):
                     shutil.rmtree(folder, ignore_errors=True)
@@ -127,7 +127,7 @@ def _join(address: str, verbose: bool, level: int) -> None:
     """Join a running cluster.
 
     Raises:
-        InputError: If nobody answers.
+        InputError: If no cluster answers.
     """
     try:
         # Ray's own attempt takes seconds, even where the port is closed.
@@ -147,8 +147,8 @@ def _join(address: str, verbose: bool, level: int) -> None:
 def _autoscaling_config(gcs_address: str) -> dict[str, Any] | None:
     """The autoscaler's settings, read on the head; None if none runs.
 
-    Ray has no open question for this: its `get_max_resources_from_cluster_config` answers None
-    even where an autoscaler runs, so its process is looked for, and the file it was started with.
+    Ray has no public API for this: its `get_max_resources_from_cluster_config` returns None even if
+    an autoscaler runs. So we look for its process, and the file it was started with.
     """
     import psutil  # comes inside ray
 
@@ -166,7 +166,7 @@ def _autoscaling_config(gcs_address: str) -> dict[str, Any] | None:
 
 
 def _nodes_to_come() -> list[dict[str, float]] | None:
-    """What each node has that an autoscaler may yet add; None where that can't be known."""
+    """The resources of each node that an autoscaler may still add; None where that is unknown."""
     if "KUBERNETES_SERVICE_HOST" in os.environ:  # KubeRay's autoscaler is in another container
         return None
     config = ray.get(_autoscaling_config.remote(ray.get_runtime_context().gcs_address)) or {}
@@ -181,10 +181,10 @@ def _nodes_to_come() -> list[dict[str, float]] | None:
 
 
 def check_fits(sweep: SweepConfig, cluster: Cluster) -> None:
-    """Refuse a sweep one of whose trials the cluster could never run.
+    """Refuse a sweep with a trial that the cluster could never run.
 
     Raises:
-        InputError: Naming what is asked for, what is there, and the fix.
+        InputError: Naming what is requested, what is available, and the fix.
     """
     workers = sweep.trial.compute.min_workers or sweep.trial.compute.num_workers
     if cluster.to_come is None:

@@ -21,15 +21,15 @@ from ssl_runner.tune.worker import RESTARTS, last_line, logger_step, trial_of
 def _work(shared: dict[str, Any]) -> Rows:
     """One worker: the same `run_trial` as without Ray Train, with the group it is in."""
 
-    def tell(metrics: dict[str, Any]) -> None:
-        # A barrier: every rank comes by, after every epoch.
+    def on_epoch(metrics: dict[str, Any]) -> None:
+        # A barrier: every rank must report after every epoch.
         ray.train.report(metrics | logger_step(metrics))
 
     return run_trial(
         shared["trial"],
         ray.get(shared["dataset"]),
         shared["context"],
-        tell,
+        on_epoch,
         device=get_device(),
         group=dist.group.WORLD,
     )
@@ -49,9 +49,9 @@ def run_over_workers(
 
     Args:
         dataset_ref: The data set in Ray's object store.
-        cpus_per_worker, gpus_per_worker: What Ray reserves for each of them.
+        cpus_per_worker, gpus_per_worker: What Ray reserves for each worker.
         storage: Folder for Ray Train's own files, seen by all nodes.
-        verbose: Whether Ray Train's own log lines are let through.
+        verbose: Whether Ray Train's own log lines are shown.
 
     Returns:
         Rank 0's rows.
@@ -86,28 +86,28 @@ def run_over_workers(
 
 
 def _owner_bytes(trial_id: str) -> int:
-    """Bytes of memory that each worker of a trial asks for, up to a megabyte: the one thing that
-    Ray tells of a reservation and Ray Train lets us choose, so it says whose the reservation is. Two
-    trials have the same once in a million; freed with the other, one goes on from its checkpoint."""
+    """Bytes of memory that each worker of a trial requests, at most a megabyte. They mark the owner
+    of a reservation: the only value that Ray Train lets us set and Ray lets us read. Two trials have
+    the same once in a million; one that is freed with the other resumes from its checkpoint."""
     return 2 + int(trial_id, 16) % (1 << 20)
 
 
 def _free_workers(trial_id: str) -> None:
     """Free what Ray Train has reserved for a trial whose own process died, and end its workers.
 
-    Ray gives it back only when the whole job ends; Ray Train's own cleaner asks a dashboard for the
-    dead, and a local Ray has none.
+    Ray frees it only when the whole job ends; Ray Train's own cleanup asks a dashboard which
+    processes died, and a local Ray has none.
     """
     job = ray.get_runtime_context().get_job_id()
     for group_id, group in placement_group_table().items():
         marks = {bundle.get("memory") for bundle in group["bundles"].values()}
-        # A group's id ends with that of its job: another sweep's are its own affair.
+        # A group's id ends with that of its job: leave other sweeps' groups alone.
         if group_id.endswith(job) and group["state"] != "REMOVED" and marks == {_owner_bytes(trial_id)}:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group_id))))
 
 
 class FreeWorkers(Callback):  # type: ignore[misc]
-    """Frees a trial's workers when its own process has died, before it goes on or is given up."""
+    """Frees a trial's workers when its own process has died, before it is retried or marked failed."""
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         _free_workers(trial_of(trial).trial_id)
@@ -117,7 +117,7 @@ class FreeWorkers(Callback):  # type: ignore[misc]
 
 
 def _reason(error: Exception) -> str:
-    """The first worker's own words, where there are any."""
+    """The first worker's own error, where there is one."""
     failures = getattr(error, "worker_failures", None) or {}
     cause = next(iter(failures.values()), error)
     return last_line(str(cause)) or type(cause).__name__

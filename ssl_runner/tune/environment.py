@@ -9,11 +9,11 @@ _ALWAYS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # the user's relative paths stay what they were
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # also how soon a worker's report is seen
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the rows are ours
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # we write the rows
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the sweep here, not only Tune's loop
 }
 
-# An address where nobody answers is an error in seconds; Ray would try for a quarter of an hour.
+# Joining fails in seconds if no cluster answers; Ray would retry for a quarter of an hour.
 _JOINING = {
     "RAY_NUM_REDIS_GET_RETRIES": "1",
     "RAY_gcs_rpc_server_connect_timeout_s": "3",
@@ -22,13 +22,12 @@ _JOINING = {
 
 
 def set_environment(local: bool) -> None:
-    """Set what Ray is to find; call it before `import ray`. What the user has set stays.
+    """Set the variables that Ray reads; call it before `import ray`. Those that the user set stay.
 
     Args:
-        local: Whether a Ray of our own is to be started. It then listens on loopback only, and gets
-            token authentication, on purpose, with a token that lives as long as it does; left to
-            itself Ray writes one into the home folder. A cluster is joined under the user's own
-            settings.
+        local: Whether to start a local Ray. It then listens on loopback only, and uses token
+            authentication with a token that lives as long as it does; by default Ray would write
+            one into the home folder. A cluster is joined with the user's own settings.
     """
     for name, value in _ALWAYS.items():
         os.environ.setdefault(name, value)

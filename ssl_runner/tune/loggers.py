@@ -1,4 +1,4 @@
-"""Where a sweep's epochs are shown besides: TensorBoard, MLflow, Weights & Biases."""
+"""Loggers that get a sweep's epochs too: TensorBoard, MLflow, Weights & Biases."""
 
 import contextlib
 import importlib.util
@@ -22,7 +22,7 @@ from ssl_runner.results import ResultsFolder
 from ssl_runner.storage import is_local
 from ssl_runner.tune.worker import trial_of
 
-# What TensorBoard shows, grouped by the part of a name before the stroke.
+# What TensorBoard shows, grouped by the part of a name before the slash.
 _TAGS = {metric.name: metric.tag for metric in METRICS} | {
     "test_loss": "loss/test",
     "test_accuracy": "accuracy/test",
@@ -39,10 +39,10 @@ def build_loggers(
         names: Of `tensorboard`, `mlflow`, `wandb`.
         results: Where their files go: TensorBoard's only if that is a local folder, the others' if
             the user's own settings (MLFLOW_TRACKING_URI, WANDB_MODE, …) name no server.
-        say: Is given the lines meant for the person.
+        say: Called with each line for the user.
 
     Raises:
-        InputError: If one lacks its package or what it logs in with.
+        InputError: If one lacks its package or its login.
     """
     made: list[tune.Callback] = []
     for name in names:
@@ -58,7 +58,7 @@ def build_loggers(
         callback = _mlflow(results, sweep) if name == "mlflow" else _wandb(results, sweep)
         try:
             callback.setup()
-        except Exception as error:  # whatever its library raises, over its own settings
+        except Exception as error:  # whatever its library raises for its own settings
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(
                 f"--log {name} must be able to log, got: {reason} Leave it out, or see "
@@ -75,7 +75,7 @@ def _mlflow(results: ResultsFolder, sweep: str) -> tune.Callback:
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if uri is None and is_local(results.filesystem):
         uri = Path(results.root, "mlflow").as_uri()
-        # Its newer releases would have a database server for this, unless they are told.
+        # Its newer releases refuse to log to files without this.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     return MLflowLoggerCallback(tracking_uri=uri, experiment_name=sweep)
 
@@ -92,12 +92,12 @@ def _wandb(results: ResultsFolder, sweep: str) -> tune.Callback:
 class TensorBoardCallback(tune.Callback):  # type: ignore[misc]
     """Writes each trial's epochs as TensorBoard reads them, over optimizer steps.
 
-    Ray's own counts a trial's reports in this run of the command, and writes where Ray keeps its
-    files; a trial that goes on after a death needs neither.
+    Ray's own callback counts a trial's reports in this run of the command, and writes into Ray's own
+    folder; neither suits a trial that resumes.
 
     Args:
         folder: Where each trial gets a folder.
-        say: Is given a line if that can't be written; the trial itself goes on.
+        say: Called with a line if that can't be written; the trial itself continues.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
@@ -107,7 +107,7 @@ class TensorBoardCallback(tune.Callback):  # type: ignore[misc]
         self.failed = False
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune saves its callbacks for a restore, which we never ask it for."""
+        """Nothing: Tune saves its callbacks for a restore, which we never use."""
         return {}
 
     def on_trial_result(

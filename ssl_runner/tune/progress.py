@@ -1,4 +1,4 @@
-"""What the person sees while a sweep runs: a live table on a terminal, plain lines elsewhere."""
+"""What the user sees while a sweep runs: a live table on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,12 +31,12 @@ def _place(config: TrialConfig, metrics: Mapping[str, Any] | None) -> str:
 
 
 class SweepProgress:
-    """Follows the trials of a sweep, and says what became of them.
+    """Follows the trials of a sweep, and reports on them.
 
     Args:
         trials: The trials that are to run.
-        work: What each of them has to do at most, from `work_of`, by its id.
-        console: Where to say it.
+        work: The most work that each has to do, from `work_of`, by its id.
+        console: Where to print.
     """
 
     def __init__(self, trials: Sequence[Trial], work: Mapping[str, int], console: Console) -> None:
@@ -46,7 +46,7 @@ class SweepProgress:
         self.running: dict[str, Mapping[str, Any] | None] = {}
         self.ended: dict[str, str] = {}
         self.clock = time.monotonic()
-        # Work that earlier runs did, and that says nothing of this run's pace.
+        # Work that earlier runs did, which does not count for this run's pace.
         self.head_start: dict[str, int] = {}
         self.live: Live | None = None
 
@@ -95,7 +95,7 @@ class SweepProgress:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _left(self) -> str:
-        """How many trials are done, and an estimate of the time that the others will take."""
+        """How many trials are done, and an estimate of the time left."""
         done = self._done()
         count = f"{len(self.ended)} of {len(self.configs)} trials done"
         remaining = sum(self.work.values()) - done
@@ -106,7 +106,7 @@ class SweepProgress:
         return f"{count}, about {_duration(seconds)} left"
 
     def _done(self) -> int:
-        """Images learned from so far; those an early stop spares count as done."""
+        """Images learned from so far; those that early stopping saves count as done."""
         under_way = sum(work_done(metrics) for metrics in self.running.values() if metrics)
         return under_way + sum(self.work[trial_id] for trial_id in self.ended)
 
@@ -132,13 +132,13 @@ class SweepProgress:
 
 
 class ProgressCallback(tune.Callback):  # type: ignore[misc]
-    """Hands Tune's news to a `SweepProgress`, and gives a trial whose process died its row.
+    """Forwards Tune's events to a `SweepProgress`, and has the row written of a trial that died.
 
     Args:
-        progress: What follows the sweep.
+        progress: Gets the events.
         on_death: Writes the row of a trial that could not do so itself, given the trial and why;
             returns the reason in words.
-        stop_if_asked: Called again and again; raises KeyboardInterrupt after Ctrl-C.
+        stop_if_asked: Called at every step of Tune's; raises KeyboardInterrupt after Ctrl-C.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class ProgressCallback(tune.Callback):  # type: ignore[misc]
         self.stop_if_asked = stop_if_asked
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune saves its callbacks for a restore, which we never ask it for."""
+        """Nothing: Tune saves its callbacks for a restore, which we never use."""
         return {}
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -177,7 +177,7 @@ class ProgressCallback(tune.Callback):  # type: ignore[misc]
 
 
 def _error_text(trial: Any) -> str:
-    """What Tune wrote of a trial's errors, on this machine. Its `get_error` reads the copy in the
-    storage, which may be there only later."""
+    """A trial's errors as Tune wrote them on this machine. Its `get_error` reads the copy in the
+    storage, which may be written only later."""
     path = Path(trial.error_file) if trial.error_file else None
     return path.read_text() if path is not None and path.exists() else ""

@@ -1,4 +1,4 @@
-"""A sweep: which of its trials are to run, in what order, and what is said at the end."""
+"""A sweep: which of its trials run, in what order, and what is printed at the end."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,21 +30,21 @@ from ssl_runner.tune.work import Pools, work_of
 from ssl_runner.tune.worker import RESTARTS, Shared, last_line, train_in_tune, trial_of
 from ssl_runner.versions import git_commit
 
-# What a trial takes that only waits for its Ray Train workers. Tune refuses none at all, and any
-# share of a CPU would be missing when the workers want them all: so a byte of memory.
+# What Tune reserves for a trial that only waits for its Ray Train workers. Tune refuses an empty
+# request, and any share of a CPU would be missing when the workers need them all: so a byte of memory.
 _WAITING = {"memory": 1.0}
 
 
 @dataclass(frozen=True)
 class _Sweep:
-    """A sweep whose data are known.
+    """A sweep with its data loaded.
 
     Attributes:
         command: What the command line asks for.
         results: Where its rows go.
         dataset: What its trials are trained on.
         trials: Its trials, full ones first.
-        console: Where the person reads.
+        console: Where to print.
     """
 
     command: Command
@@ -66,13 +66,13 @@ class _Sweep:
 
 
 def run_sweep(command: Command) -> int:
-    """Run what is left of a sweep, print the comparison, and say where the files are.
+    """Run the rest of a sweep, print the comparison and where the files are.
 
     Returns:
         The exit code: 0, or 1 if a trial failed.
 
     Raises:
-        InputError: Over invalid input; nothing in the results folder was touched then.
+        InputError: For invalid input; nothing in the results folder has changed then.
     """
     results = ResultsFolder(command.results)
     results.check_writable()
@@ -89,7 +89,7 @@ def run_sweep(command: Command) -> int:
 
 
 def _pending(sweep: _Sweep, matches: Matches) -> list[Trial]:
-    """The trials that are to run; says what is there already, and what has changed since."""
+    """The trials to run; prints what exists already, and what has changed since."""
     command, trials = sweep.command, sweep.trials
     if command.fresh:
         sweep.results.remove_leftovers(sweep.name, ())
@@ -111,12 +111,12 @@ def _pending(sweep: _Sweep, matches: Matches) -> list[Trial]:
 
 
 def _run(sweep: _Sweep, matches: Matches, pending: Sequence[Trial]) -> None:
-    """Run the trials that are to run, on a local Ray or on a cluster."""
+    """Run the pending trials, on a local Ray or on a cluster."""
     command, results = sweep.command, sweep.results
     if command.address is None:
         check_fits(command.sweep, this_machine())
     work = _check_trials(pending, sweep.dataset)
-    # The longest first: what is left for the end is short, and no core waits long for another.
+    # The longest first: the last ones are short, so that no core waits long for another.
     pending = sorted(pending, key=lambda trial: -work[trial.trial_id])
     loggers = build_loggers(command.log, results, sweep.name, sweep.say)
     train, test = sweep.dataset.train.images, sweep.dataset.test.images
@@ -130,10 +130,10 @@ def _run(sweep: _Sweep, matches: Matches, pending: Sequence[Trial]) -> None:
 
 
 def _check_trials(trials: Sequence[Trial], dataset: ImageDataset) -> dict[str, int]:
-    """Try what each trial needs before any of them starts; the work of each by its id.
+    """Check what each trial needs before any of them starts; returns the work of each by its id.
 
     Raises:
-        InputError: If the data or a model does not do for a trial.
+        InputError: If the data or a model does not suit a trial.
     """
     configs = [trial.config for trial in trials]
     channels, height, width = dataset.train.images.shape[1:]
@@ -155,11 +155,11 @@ def _check_trials(trials: Sequence[Trial], dataset: ImageDataset) -> dict[str, i
 
 
 def _clear(sweep: _Sweep, matches: Matches, pending: Sequence[Trial]) -> None:
-    """Delete the rows that are to be replaced, and set aside checkpoints that can't be read."""
+    """Delete the rows to be replaced, and set aside checkpoints that can't be read."""
     results = sweep.results
     if sweep.command.fresh:
         old = [row.trial_id for row in (*matches.rows.values(), *matches.older)]
-    else:  # what is to be retried has its row until now
+    else:  # a trial to be retried still has its row
         old = [matches.rows[t.trial_id].trial_id for t in pending if t.trial_id in matches.rows]
     results.forget(sweep.name, old)
     for trial in pending:
@@ -181,7 +181,7 @@ def _tune(
     loggers: Sequence[tune.Callback],
     progress: SweepProgress,
 ) -> None:
-    """Hand the trials to Ray Tune, and wait until all of them have ended."""
+    """Run the trials in Ray Tune until all of them have ended."""
     config, results = sweep.command.sweep, sweep.results
     storage = f"{results.location}/ray" if cluster.scratch is None else str(cluster.scratch)
     shared = Shared(
@@ -210,7 +210,7 @@ def _tune(
 
     callbacks = [ProgressCallback(progress, on_death, stop_if_asked), *loggers]
     if config.trial.compute.num_workers > 1:
-        from ssl_runner.tune.distributed import FreeWorkers  # a second, for those that need it
+        from ssl_runner.tune.distributed import FreeWorkers  # takes a second, so only if needed
 
         callbacks.append(FreeWorkers())
     tune.Tuner(
@@ -236,7 +236,7 @@ def _tune(
 
 
 def _resources(sweep: SweepConfig) -> dict[str, float]:
-    """What Tune reserves for a trial. Ray Train reserves for its workers itself."""
+    """What Tune reserves for a trial. For its workers Ray Train does."""
     if sweep.trial.compute.num_workers > 1:
         return _WAITING
     resources = {"CPU": sweep.cpus_per_worker}
@@ -246,7 +246,7 @@ def _resources(sweep: SweepConfig) -> dict[str, float]:
 
 
 def _concurrent(sweep: SweepConfig, cluster: Cluster) -> int | None:
-    """Trials at a time: no more than fit with all their workers, or two would wait for each other."""
+    """Trials at a time: at most as many as fit with all their workers, or two would deadlock."""
     workers = sweep.trial.compute.num_workers
     if workers == 1:
         return sweep.max_concurrent
@@ -257,7 +257,7 @@ def _concurrent(sweep: SweepConfig, cluster: Cluster) -> int | None:
 
 
 def _conclude(sweep: _Sweep) -> int:
-    """Print the comparison, write the page, and say where the files are; the exit code."""
+    """Print the comparison, write the page, print where the files are; returns the exit code."""
     results, matches = sweep.results, sweep.matches()
     rows = results.trials(sweep.name)
     ids = {row.trial_id for row in matches.rows.values()}

@@ -14,12 +14,12 @@ class Pools(NamedTuple):
 
 
 def images_of_work(labeled: int, unlabeled: int) -> int:
-    """Work in images: one that is learned from without its label is seen in two views."""
+    """Work in images: an unlabeled one is seen in two views."""
     return labeled + 2 * unlabeled
 
 
 def work_of(config: TrialConfig, pools: Pools) -> int:
-    """What a trial has to do at most, in images."""
+    """The most work that a trial has to do, in images."""
     batches, budget = config.batches, config.budget
     mu = config.unlabeled.mu or 1
     steps = -(-pools.labeled // batches.batch_size)
@@ -31,5 +31,5 @@ def work_of(config: TrialConfig, pools: Pools) -> int:
 
 
 def work_done(metrics: Mapping[str, Any]) -> int:
-    """What a trial has done so far, in images, by the metrics of its last epoch."""
+    """The work that a trial has done so far, in images, from the metrics of its last epoch."""
     return images_of_work(metrics["images"], metrics["unlabeled_images_seen"])

@@ -23,9 +23,9 @@ class Shared:
 
     Attributes:
         sweep: Name of the sweep.
-        question: What it asks, or None.
+        question: Its question, or None.
         results: Folder or URI of the results.
-        dataset: The data set in Ray's object store, in a list so that it is not fetched on the way.
+        dataset: The data set in Ray's object store, in a list so that Ray does not fetch it early.
         threads: Threads of each worker.
         cpus_per_worker: CPUs that Ray reserves for each worker.
         checkpoint_steps: Steps between checkpoints within an epoch, or None.
@@ -33,7 +33,7 @@ class Shared:
         gpus_per_worker: GPUs of each worker.
         storage: Folder for Ray's own files.
         git_commit: Commit of the source.
-        verbose: Whether Ray's own output is let through.
+        verbose: Whether Ray's own output is shown.
     """
 
     sweep: str
@@ -69,13 +69,13 @@ def trial_of(tune_trial: Any) -> Trial:
 
 
 def logger_step(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Where an epoch stands on the axis of Tune's loggers: at its step, by the name that Tune has
-    for it. Left to itself Tune counts reports, from 1 again in a trial that resumes."""
+    """An epoch's position for Tune's loggers: its step, under Tune's name for it. By default Tune
+    counts reports, from 1 again in a trial that resumes."""
     return {"timesteps_total": metrics["steps"]}
 
 
 _REPORTED = ("status", "error", "steps", "test_loss", "test_accuracy", "best_epoch")
-"""What Tune's callbacks get of a trial that has ended."""
+"""What Tune's callbacks get when a trial has ended."""
 
 
 def train_in_tune(param: dict[str, Any], shared: Shared) -> None:
@@ -85,7 +85,7 @@ def train_in_tune(param: dict[str, Any], shared: Shared) -> None:
     context = shared.context(trial, node)
     results = ResultsFolder(shared.results)
     if (row := results.status(shared.sweep, trial.trial_id)) is not None:
-        tune.report(row)  # this trial's process died when its row was written
+        tune.report(row)  # the process died after its row was written
         return
     started = datetime.now(UTC)
 
@@ -109,7 +109,7 @@ def _train(trial: Trial, context: RunContext, shared: Shared) -> Rows:
             lambda metrics: tune.report(metrics | logger_step(metrics)),
             device=torch.device("cuda" if shared.gpus_per_worker else "cpu"),
         )
-    from ssl_runner.tune.distributed import run_over_workers  # a second, for those that need it
+    from ssl_runner.tune.distributed import run_over_workers  # takes a second, so only if needed
 
     return run_over_workers(
         trial,
@@ -123,7 +123,7 @@ def _train(trial: Trial, context: RunContext, shared: Shared) -> Rows:
 
 
 def last_line(error: str) -> str:
-    """Why a process died, in a line: the last that it, or Ray, wrote of it."""
+    """Why a process died: the last line that it, or Ray, wrote about it."""
     lines = [line for line in error.strip().splitlines() if line.strip()]
     # Ray adds a list of common causes.
     return lines[-1].strip().partition(" Some common causes")[0] if lines else ""
