@@ -48,7 +48,7 @@ class Command:
         data_dir: Folder of the data set's files; None: the usual places.
         address: Address of a Ray cluster; None: a local one.
         yes: Whether to start without asking, however many trials there are.
-        fresh: Whether to delete this sweep's earlier results first.
+        fresh: Whether to delete the earlier results of these trials first.
         retry_failed: Whether to retry failed trials.
         log: Loggers that get the epochs too: names of `LOGGERS`.
         dry_run: Whether to only print what would run.
@@ -181,7 +181,9 @@ def _parser(prog: str, description: str, single: bool) -> Parser:
     run.add_argument(
         "--data-dir", type=Path, help="folder of the data set's files (or SSL_RUNNER_DATA)"
     )
-    run.add_argument("--fresh", action="store_true", help="delete this sweep's earlier results first")
+    run.add_argument(
+        "--fresh", action="store_true", help="delete the earlier results of these trials first"
+    )
     run.add_argument(
         "--smoke",
         action="store_true",
