@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import uuid
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +135,13 @@ class ResultsFolder:
         (row,) = self._read(path, ["status", "error"])
         return row
 
-    def _read(self, path: str, columns: list[str]) -> list[dict[str, Any]]:
+    def _read(
+        self, path: str, columns: Sequence[str], older: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
         """Some columns of a file of trials, row by row; None for those that an older version lacks.
+
+        Args:
+            older: Columns that are needed too where the file has no settings ids yet.
 
         Raises:
             InputError: If it is not such a file.
@@ -145,13 +150,15 @@ class ResultsFolder:
         try:
             # Not read_table: it reads in threads, which can fail in a program that exits at once.
             file = pq.ParquetFile(pa.BufferReader(content))
-            there = [name for name in columns if name in file.schema_arrow.names]
+            names = file.schema_arrow.names
+            wanted = columns if "settings_id" in names else [*columns, *older]
+            there = [name for name in wanted if name in names]
             rows: list[dict[str, Any]] = file.read(columns=there, use_threads=False).to_pylist()
         except (pa.ArrowException, OSError, ValueError) as error:
             raise _unreadable(path, str(error)) from None
         if lacking := {"trial_id", "status"} & set(columns) - set(there):
             raise _unreadable(path, f"it lacks {', '.join(sorted(lacking))}")
-        return [dict.fromkeys(columns) | row for row in rows]
+        return [dict.fromkeys(wanted) | row for row in rows]
 
     def known(self, sweep: str) -> list[KnownTrial]:
         """Every trial of a sweep that has a row.
@@ -163,7 +170,7 @@ class ResultsFolder:
         for name in list_files(self.filesystem, f"{self.root}/trials", ".parquet"):
             if name.rpartition("--")[0] != sweep:  # the sweep's own name may hold a --
                 continue
-            for row in self._read(f"{self.root}/trials/{name}", list(_KNOWN)):
+            for row in self._read(f"{self.root}/trials/{name}", _IDENTIFIED, older=list(FIELDS)):
                 found.append(known_trial(row))
         return found
 
@@ -256,7 +263,7 @@ class ResultsFolder:
         return table
 
 
-_KNOWN = ("trial_id", "settings_id", "data_digest", "sources", "status", "ended_at", *FIELDS)
+_IDENTIFIED = ("trial_id", "settings_id", "data_digest", "sources", "status", "ended_at")
 
 
 def _unreadable(path: str, reason: str) -> InputError:
