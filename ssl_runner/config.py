@@ -5,6 +5,7 @@ unique over all groups: flags, the keys of study files and the table's columns a
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -83,9 +84,7 @@ class TrialConfig:
         A setting that is added later is left out while it has its neutral value, so that
         earlier trials keep their ids.
         """
-        method = self.unlabeled.method
-        neutral = TrialConfig.of(**_NEUTRAL, method=method)._resolved(neutrals(method)).flat()
-        neutral["method"] = rule_of(FIELDS["method"]).neutral
+        neutral = _neutral_settings(self.unlabeled.method)
         differing = {}
         for name, value in self.resolved().flat().items():
             if rule_of(FIELDS[name]).decides and value != neutral[name]:
@@ -126,7 +125,13 @@ GROUP_OF = {field.name: name for name, group in GROUPS.items() for field in data
 FIELDS = {field.name: field for group in GROUPS.values() for field in dataclasses.fields(group)}
 """The field of each setting, by its flat name."""
 
-_NEUTRAL = {name: rule_of(field).neutral for name, field in FIELDS.items() if name != "method"}
+
+@functools.cache
+def _neutral_settings(method: str) -> dict[str, Any]:
+    """The neutral value of every setting, written out for a method."""
+    neutral = {name: rule_of(field).neutral for name, field in FIELDS.items()}
+    resolved = TrialConfig.of(**neutral | {"method": method})._resolved(neutrals(method))
+    return resolved.flat() | {"method": neutral["method"]}
 
 
 def short_hash(value: object) -> str:
