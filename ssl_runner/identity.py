@@ -52,10 +52,11 @@ class Trial:
         return cls(config, plain["data_digest"], tuple(plain["sources"]))
 
 
-def own_code(config: TrialConfig) -> list[str]:
-    """Import paths of the user's own model and method. Their data set is identified by its content."""
-    names = (config.network.model, config.unlabeled.method)
-    return [name for name in names if is_import_path(name)]
+def own_code(config: TrialConfig) -> dict[str, str]:
+    """The user's own model and method: what each is, by its import path. Their data set is known by
+    its content."""
+    names = {config.network.model: "model", config.unlabeled.method: "method"}
+    return {name: what for name, what in names.items() if is_import_path(name)}
 
 
 def identify(configs: Sequence[TrialConfig], data_digest: str) -> list[Trial]:
@@ -68,9 +69,9 @@ def identify(configs: Sequence[TrialConfig], data_digest: str) -> list[Trial]:
     trials = []
     for config in configs:
         sources: set[str] = set()
-        for path in own_code(config):
+        for path, what in own_code(config).items():
             if path not in found:
-                found[path] = source_digests(path)
+                found[path] = source_digests(path, what)
             sources |= set(found[path])
         trials.append(Trial(config.resolved(), data_digest, tuple(sorted(sources))))
     return trials

@@ -36,7 +36,7 @@ def import_by_path(path: str, what: str) -> Any:
         raise InputError(f"{what} {path!r}: {module} has no {name!r}. Is the name right?") from None
 
 
-def source_digests(path: str) -> tuple[str, ...]:
+def source_digests(path: str, what: str = "import path") -> tuple[str, ...]:
     """The source behind an import path: its module, and what that imports below its own top folder.
 
     The top folder is the one that holds the module, or its outermost package; of an installed package
@@ -45,6 +45,7 @@ def source_digests(path: str) -> tuple[str, ...]:
 
     Args:
         path: `package.module:name`.
+        what: What it is for, for the error.
 
     Returns:
         `module digest` for each file of source, sorted by module; the digest is sixteen hex digits of
@@ -54,7 +55,7 @@ def source_digests(path: str) -> tuple[str, ...]:
         InputError: If there is no such module.
     """
     module = path.partition(":")[0]
-    import_by_path(path, "import path")
+    import_by_path(path, what)
     spec = importlib.util.find_spec(module.partition(".")[0])
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return ()
