@@ -244,7 +244,17 @@ def test_a_cluster_of_two_nodes(
     address, kill = two_nodes
     results = tmp_path / "results"
     small = ("ssl_runner.tune", *SMALL, "--address", address)
-    runs.start(*small, "--results", str(results)).succeed()
+    settings = ("--epochs", "8", "--patience", "0", "--results", str(results))
+    waiting = ("--models", "tests.models:Waiting")
+
+    def are_both_running(sweep: str) -> bool:
+        return len({path.parent for path in results.glob(f"checkpoints/{sweep}--*/*.pt")}) == 2
+
+    run = runs.start(*small, *settings, *waiting)
+    run.wait_for(lambda: are_both_running("label_fractions"))  # each waits, and holds its node's CPU
+    (tmp_path / "mark").touch()
+    run.succeed()
+    (tmp_path / "mark").unlink()
     trials = pd.read_parquet(tmp_path / "results" / "trials")
     assert trials["status"].tolist() == ["finished", "finished"]
     assert trials["node"].nunique() == 2  # both nodes have run a trial
@@ -254,9 +264,8 @@ def test_a_cluster_of_two_nodes(
     assert "2 nodes: 2 CPUs, 1 on the largest" in too_large.stderr
 
     # The second node dies in mid-training: its trial goes on from its checkpoint on the first.
-    settings = ("--epochs", "8", "--patience", "0", "--results", str(results))
-    run = runs.start(*small, *settings, "--models", "tests.models:Waiting", "--name", "d")
-    run.wait_for(lambda: len({path.parent for path in results.glob("checkpoints/d--*/*.pt")}) == 2)
+    run = runs.start(*small, *settings, *waiting, "--name", "d")
+    run.wait_for(lambda: are_both_running("d"))
     kill()
     (tmp_path / "mark").touch()
     output = run.succeed()
