@@ -10,7 +10,7 @@ from ssl_runner.lazy import lazy_names
 if TYPE_CHECKING:
     from ssl_runner.config import SweepConfig as SweepConfig
     from ssl_runner.config import TrialConfig as TrialConfig
-    from ssl_runner.sampler.plan import UNLABELED as UNLABELED
+    from ssl_runner.labels import UNLABELED as UNLABELED
     from ssl_runner.sampler.plan import EpochPlan as EpochPlan
     from ssl_runner.sampler.walk import HomogeneousBatchSampler as HomogeneousBatchSampler
 
@@ -23,6 +23,6 @@ __getattr__ = lazy_names(
         "HomogeneousBatchSampler": "sampler.walk",
         "SweepConfig": "config",
         "TrialConfig": "config",
-        "UNLABELED": "sampler.plan",
+        "UNLABELED": "labels",
     },
 )

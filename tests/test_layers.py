@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent / "ssl_runner"
 # A room may import from those above it in this list. A command (`__main__`) stands above what it runs,
 # and the settings of a room are below all rooms: `config` is made of them.
 ROOMS = (
-    *("ssl_runner", "lazy", "errors", "metrics", "checkpoint_name", "time_limit", "testing"),
+    *("ssl_runner", "lazy", "errors", "labels", "metrics", "checkpoint_name", "time_limit", "testing"),
     *("settings", "imports", "keyed_random", "cache", "storage"),
     *("config", "identity", "study", "command"),
     *("datasets", "split", "sampler", "loader", "augment", "models", "methods"),

@@ -13,8 +13,8 @@ from torch import nn
 
 from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import ImageDataset
+from ssl_runner.labels import UNLABELED
 from ssl_runner.models import CNN
-from ssl_runner.sampler import UNLABELED
 from ssl_runner.train import FitResult, evaluate, fit, prepare
 from ssl_runner.train.device import resolve_precision, to_model_input
 from ssl_runner.train.loop import Training

@@ -2,9 +2,10 @@
 
 | file | what lives there |
 |---|---|
-| `settings.py` | which data, and which of its labels are kept |
+| `settings.py` | which data, how its files are read, and which of its labels are kept |
 | `load.py` | a data set by name or import path |
 | `arrays.py` | what a data set is: `ImageArrays`, `ImageDataset` and its digest |
+| `listing.py` | what a data set's files hold, before any image is decoded |
 | `fashion_mnist.py` | where Fashion-MNIST is looked for, how its files are checked and read |
 | `fetch.py` | the two ways to download it |
 | `picture.py` | a grid of images with their class names |

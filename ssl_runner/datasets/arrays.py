@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssl_runner.errors import Described, require
+from ssl_runner.labels import UNLABELED
 
 # N = images, C = channels, H and W = height and width, K = classes
 
@@ -31,7 +32,7 @@ class ImageArrays:
     """
 
     images: npt.NDArray[np.uint8]  # (N, C, H, W), C-contiguous, 0 to 255
-    labels: npt.NDArray[np.int64]  # (N,), in [0, K)
+    labels: npt.NDArray[np.int64]  # (N,), in [0, K), UNLABELED where it is unknown
     class_names: tuple[str, ...]  # K names
 
     def __post_init__(self) -> None:
@@ -65,11 +66,11 @@ class ImageArrays:
             "Were both read from the same part of the data?",
         )
         classes = len(self.class_names)
-        strays = np.flatnonzero((labels < 0) | (labels >= classes))
+        strays = np.flatnonzero((labels < UNLABELED) | (labels >= classes))
         require(
             len(strays) == 0,
             "labels",
-            f"in [0, {classes}), one for each of class_names",
+            f"in [0, {classes}), one for each of class_names, or {UNLABELED} where unknown",
             Described(f"{labels[strays[0]]} for image {strays[0]}" if len(strays) else ""),
             "Is a class name missing, or do the labels start at 1?",
         )
@@ -80,41 +81,74 @@ class ImageArrays:
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """The two parts of a data set. Equal data have equal digests on every machine.
+    """The parts of a data set. Equal data have equal digests on every machine.
+
+    Attributes:
+        name: What it is called in the table: without a folder, so that it is the same everywhere.
+        train: The training images; some or most of them may have no label.
+        test: The test images, each with its label.
+        validation: A validation part of its own, each image with its label; None: it has none.
+        digest: Identifies the content; worked out from the arrays when it is left out.
+        left_out: Images that are in its files and in no part.
+        left_out_why: The reasons with their counts, in a line; empty: none is left out.
+        test_fraction: Share of the labeled images drawn for the test; None: it has its own test part.
 
     Raises:
-        InputError: If the two parts have different classes, or images of different shapes.
+        InputError: If the parts have different classes, or images of different shapes; or if an image
+            of the test or validation part has no label.
     """
 
     name: str
     train: ImageArrays
     test: ImageArrays
-    digest: str = ""  # computed from the arrays when it is left out
+    digest: str = ""
+    validation: ImageArrays | None = None
+    left_out: int = 0
+    left_out_why: str = ""
+    test_fraction: float | None = None
 
     def __post_init__(self) -> None:
-        train, test = self.train, self.test
-        require(
-            train.class_names == test.class_names,
-            "class_names of test",
-            f"those of train {train.class_names}",
-            test.class_names,
-            "Give both parts the same ones.",
-        )
-        require(
-            train.images.shape[1:] == test.images.shape[1:],
-            "images of test",
-            f"shaped as those of train {train.images.shape[1:]}",
-            test.images.shape[1:],
-            "Resize one of them.",
-        )
+        train = self.train
+        for name, part in (("test", self.test), ("validation", self.validation)):
+            if part is None:
+                continue
+            require(
+                train.class_names == part.class_names,
+                f"class_names of {name}",
+                f"those of train {train.class_names}",
+                part.class_names,
+                "Give all parts the same ones.",
+            )
+            require(
+                train.images.shape[1:] == part.images.shape[1:],
+                f"images of {name}",
+                f"shaped as those of train {train.images.shape[1:]}",
+                part.images.shape[1:],
+                "Resize one of them.",
+            )
+            without = np.flatnonzero(part.labels == UNLABELED)
+            require(
+                len(without) == 0,
+                f"labels of {name}",
+                "known for every image",
+                Described(f"none for {len(without):,} of {len(part):,}"),
+                "Leave those images out, or put them among the training images.",
+            )
         if not self.digest:
-            object.__setattr__(self, "digest", digest_of(train, test))
+            object.__setattr__(self, "digest", digest_of(train, self.test, self.validation))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images."""
+        parts = (self.train, self.test, self.validation)
+        return sum(part.images.nbytes for part in parts if part is not None)
 
 
-def digest_of(train: ImageArrays, test: ImageArrays) -> str:
+def digest_of(train: ImageArrays, test: ImageArrays, validation: ImageArrays | None = None) -> str:
     """Sixteen hex digits of SHA-256 over class names, shapes and every byte of the arrays."""
-    sha256 = hashlib.sha256(json.dumps([train.class_names, test.class_names]).encode())
-    for array in (train.images, train.labels, test.images, test.labels):
+    parts = (train, test) if validation is None else (train, test, validation)
+    sha256 = hashlib.sha256(json.dumps([part.class_names for part in parts]).encode())
+    for array in (array for part in parts for array in (part.images, part.labels)):
         sha256.update(f"{array.dtype.str} {array.shape}".encode())
         sha256.update(np.ascontiguousarray(array).data)
     return sha256.hexdigest()[:16]

@@ -1,6 +1,7 @@
-"""Settings: which data, and which of its labels are kept."""
+"""Settings: which data, how its files are read, and which of its labels are kept."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ssl_runner.errors import require
 from ssl_runner.settings import Real, Text, Whole, check, setting
@@ -16,8 +17,9 @@ class DataSettings:
 
     dataset: Text = setting(
         "fashion_mnist",
-        "data set: a name, or an import path module:function",
-        column="data set, by name or import path",
+        "data set: a name, a table of files (.csv, .tsv, .jsonl, .parquet), a folder, or an import "
+        "path module:function",
+        column="data set, by name, file name or import path",
     )
     subset: Whole | None = setting(
         None,
@@ -54,3 +56,69 @@ class DataSettings:
     def validation(self) -> str:
         """What the validation figures were taken on: the `test` images or a `holdout`."""
         return "holdout" if self.holdout else "test"
+
+
+Fit = Literal["crop", "pad", "stretch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSettings:
+    """How a data set's own files are read. What comes of it is known by its content, so these are
+    not part of a trial's identity.
+
+    Raises:
+        InputError: If a setting is out of its range.
+    """
+
+    image_dir: Text | None = setting(
+        None, "folder that the files named in a table are in; none: the table's own"
+    )
+    file_column: Text | None = setting(
+        None,
+        "a table's column of files, or of images: a name, or a position from 0; none: found by name",
+    )
+    label_column: Text | None = setting(
+        None, "its column of labels, by name or position; none: found by name"
+    )
+    split_column: Text | None = setting(
+        None, "its column of parts (train, validation, test; or true for train); none: found by name"
+    )
+    header: bool = setting(True, "whether a table's first line has the names of its columns")
+    encoding: Text = setting("utf-8", "encoding of a table of text")
+    unlabeled_marker: Text | None = setting(
+        None, "a label that means that there is none; an empty one always does"
+    )
+    test_fraction: Real = setting(
+        1 / 6,
+        "share of the labeled images drawn as test images, by class, where the data name none",
+        above=0,
+        below=1,
+        fix="A sixth is 0.1667.",
+    )
+    test_seed: Whole = setting(0, "drives which images those are", least=0, fix="Try 0.")
+    image_size: tuple[Whole, ...] | None = setting(
+        None, "height and width that images are brought to, or one number; none: the commonest size"
+    )
+    fit: Fit = setting(
+        "crop",
+        "how an image of another shape is fitted: crop (scaled to cover, the middle kept), pad "
+        "(scaled to fit, black around it) or stretch",
+    )
+    channels: Whole | None = setting(
+        None, "1 (gray) or 3 (RGB); none: 1 if all images are gray", least=1, most=3, fix="Try 3."
+    )
+    max_bad_images: Whole = setting(
+        0, "images that can't be decoded and are left out, at most", least=0, fix="Try 0."
+    )
+    max_pixels: Whole = setting(
+        89_478_485, "pixels of an image; a larger one counts as bad", least=1, fix="Try 89478485."
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        size = self.image_size
+        rule = "one positive number or two, the height and the width"
+        is_size = size is None or (len(size) in (1, 2) and min(size) >= 1)
+        require(is_size, "image_size", rule, size, "Try 32.")
+        rule = "1 (gray) or 3 (RGB)"
+        require(self.channels in (None, 1, 3), "channels", rule, self.channels, "Try 3.")

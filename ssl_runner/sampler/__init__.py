@@ -7,7 +7,6 @@ from ssl_runner.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ssl_runner.sampler.plan import LABELED_KIND as LABELED_KIND
-    from ssl_runner.sampler.plan import UNLABELED as UNLABELED
     from ssl_runner.sampler.plan import UNLABELED_KIND as UNLABELED_KIND
     from ssl_runner.sampler.plan import Block as Block
     from ssl_runner.sampler.plan import EpochPlan as EpochPlan
@@ -24,7 +23,6 @@ __getattr__ = lazy_names(
     __name__,
     {
         "LABELED_KIND": "plan",
-        "UNLABELED": "plan",
         "UNLABELED_KIND": "plan",
         "Block": "plan",
         "EpochPlan": "plan",

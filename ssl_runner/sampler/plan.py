@@ -13,9 +13,6 @@ from ssl_runner.sampler.settings import LastBatch, Order
 
 # n = images of a global batch, W = world_size, r = rank, t = step, M = steps made at once
 
-UNLABELED = -1
-"""The target of an image without a label (scikit-learn's convention)."""
-
 LABELED_KIND, UNLABELED_KIND = 0, 1
 Kind = Literal[0, 1]
 

@@ -7,7 +7,7 @@ import numpy as np
 from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import ImageDataset
 from ssl_runner.errors import InputError
-from ssl_runner.sampler import UNLABELED
+from ssl_runner.labels import UNLABELED
 from ssl_runner.split import digest, split_labels, stratified_sample
 
 # N = images of an array, C = channels, H and W = height and width, K = classes
