@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ssl_runner.config import AXES, FIELDS, SweepConfig
+from ssl_runner.config import AXES, FIELDS, FILE_FIELDS, SweepConfig
 from ssl_runner.errors import InputError
 from ssl_runner.settings import Text, rule_of, without_none
-from ssl_runner.study import SWEEP_KEYS, load_settings, load_sweep, read_yaml, sweep_from_settings
+from ssl_runner.study import KEYS, load_settings, load_sweep, read_yaml, sweep_from_settings
 
 BAD_INPUT = 2
 """Exit code for invalid user input; 1 is for failed trials."""
@@ -164,7 +164,9 @@ def _parser(prog: str, description: str, single: bool) -> Parser:
         parser.add_argument("study", nargs="?", type=Path, help="study file; flags override it")
     study = parser.add_argument_group("the trial" if single else "the study")
     sweep_fields = {field.name: field for field in dataclasses.fields(SweepConfig)}
-    left_out = {"trial", "max_concurrent", "configs", "question"} if single else {"trial"}
+    left_out = {"trial", "files"}
+    if single:
+        left_out |= {"max_concurrent", "configs", "question", "full_methods"}
     for name, field in sweep_fields.items():
         if name in AXES and single:
             single_field = FIELDS[AXES[name]]
@@ -176,6 +178,9 @@ def _parser(prog: str, description: str, single: bool) -> Parser:
     for name, field in FIELDS.items():
         if name not in AXES.values():
             _add_flag(study, name, field, field.default)
+    files = parser.add_argument_group("the data set's files, where it is a table or a folder")
+    for name, field in FILE_FIELDS.items():
+        _add_flag(files, name, field, field.default)
     run = parser.add_argument_group("the run")
     run.add_argument("--results", default="results", help="folder or URI of the results")
     run.add_argument(
@@ -231,7 +236,7 @@ def parse(prog: str, description: str, arguments: Sequence[str], single: bool = 
         InputError: For invalid values; the message names value, rule and fix.
     """
     given = vars(_parser(prog, description, single).parse_known(arguments))
-    run = {key: given.pop(key) for key in tuple(given) if key not in (*SWEEP_KEYS, *FIELDS)}
+    run = {key: given.pop(key) for key in tuple(given) if key not in (*KEYS, *FIELDS)}
     settings: dict[str, object] = {"name": "train"} if single else {}
     study = run.pop("study", None)
     if study is not None:
@@ -259,4 +264,5 @@ def _as_lists(settings: dict[str, object]) -> dict[str, object]:
     listed: dict[str, object] = {"configs": ["full" if full else "partial"]}
     for name, value in settings.items():
         listed[singles.get(name, name)] = [value] if name in singles else value
+    listed["full_methods"] = listed.get("methods", ["pass"])
     return listed

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ssl_runner.datasets.settings import DataSettings
+from ssl_runner.datasets.settings import DataSettings, FileSettings
 from ssl_runner.errors import require
 from ssl_runner.methods.settings import HYPERPARAMETERS, MethodSettings, Value, defaults, neutrals
 from ssl_runner.models.settings import ModelSettings
@@ -140,6 +140,9 @@ def short_hash(value: object) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:10]
 
 
+FILE_FIELDS = {field.name: field for field in dataclasses.fields(FileSettings)}
+"""The settings of how a data set's files are read, by name: of a sweep, not of a trial."""
+
 MANY = 10_000
 """Combinations above which a sweep asks before it starts."""
 
@@ -151,6 +154,9 @@ AXES = {
     "seeds": "seed",
     "split_seeds": "split_seed",
 }
+
+LISTS = ("configs", *AXES, "full_methods")
+"""The settings of a sweep that are lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +177,11 @@ class SweepConfig:
     )
     models: tuple[Text, ...] = setting(("CNN",), "models")
     methods: tuple[Text, ...] = setting(("pass",), "methods of the partial trials")
+    full_methods: tuple[Text, ...] | None = setting(
+        None,
+        "methods of the full trials, where the data have images without labels; none: as methods, and "
+        "if that is pass alone, pass and fixmatch, all trials in paired order so that steps are equal",
+    )
     seeds: tuple[Whole, ...] = setting((0,), "seeds; each gives a trial of its own")
     split_seeds: tuple[Whole, ...] | None = setting(
         None, "split seeds, each combined with each seed; none: each trial's seed is its split seed"
@@ -204,6 +215,7 @@ class SweepConfig:
         least=1,
         fix="Leave it out for as many as fit.",
     )
+    files: FileSettings = FileSettings()
     trial: TrialConfig = TrialConfig()
 
     def __post_init__(self) -> None:
@@ -218,7 +230,7 @@ class SweepConfig:
             self.name,
             "It becomes part of file names.",
         )
-        for axis in ("configs", *AXES):
+        for axis in LISTS:
             values = getattr(self, axis)
             if values is None:
                 continue
@@ -241,14 +253,17 @@ class SweepConfig:
         )
         for name in HYPERPARAMETERS:
             taken = {"mu"} if self.trial.batches.order == "paired" else set()
-            taken = taken.union(*map(defaults, self.methods))
-            fix = f"Leave it out, or add a method that takes it to {', '.join(self.methods)}."
+            methods = tuple(dict.fromkeys((*self.methods, *(self.full_methods or ()))))
+            taken = taken.union(*map(defaults, methods))
+            fix = f"Leave it out, or add a method that takes it to {', '.join(methods)}."
             value = getattr(self.trial.unlabeled, name)
             is_used = value is None or name in taken
             require(is_used, name, "a hyperparameter of a selected method", value, fix)
         for axis, single in AXES.items():  # also values that no trial uses, such as the methods of full
             for value in getattr(self, axis) or ():
                 self.trial.replace(**{single: value})
+        for method in self.full_methods or ():
+            self.trial.replace(method=method)
         if self.size <= MANY:
             self.trials()  # check every combination now, not when it runs
 
@@ -272,24 +287,37 @@ class SweepConfig:
         """Threads of each worker of a trial: as many as it has whole CPUs, and at least one."""
         return max(1, int(self.cpus_per_worker))
 
-    def trials(self) -> tuple[TrialConfig, ...]:
-        """Every combination once, full before partial, in the order of the lists."""
+    def trials(self, has_unlabeled: bool = False) -> tuple[TrialConfig, ...]:
+        """Every combination once, full before partial, in the order of the lists.
+
+        Args:
+            has_unlabeled: Whether the data have training images without a label. Full trials then
+                have an unlabeled pool too, and take `full_methods`.
+        """
         made: dict[str, TrialConfig] = {}
         split_seeds = self.split_seeds or (None,)
+        full_methods: tuple[str, ...] = ("pass",)
+        base = self.trial
+        if has_unlabeled:
+            full_methods = self.full_methods or self.methods
+            if self.full_methods is None and self.methods == ("pass",):
+                full_methods = ("pass", "fixmatch")
+                base = base.replace(order="paired")
         for config in self.configs:
             fractions = (1.0,) if config == "full" else self.label_fractions
-            for model, fraction, method, seed, split_seed in itertools.product(
-                self.models, fractions, self.methods, self.seeds, split_seeds
+            for model, fraction, seed, split_seed in itertools.product(
+                self.models, fractions, self.seeds, split_seeds
             ):
-                # With all labels there is no unlabeled batch and no split: one such trial is enough.
+                # With all labels there is no split: one such trial is enough.
                 is_full = fraction == 1
                 chosen = split_seeds[0] if is_full else split_seed
-                trial = self.trial.replace(
-                    model=model,
-                    label_fraction=fraction,
-                    method="pass" if is_full else method,
-                    seed=seed,
-                    split_seed=seed if chosen is None else chosen,
-                ).resolved()
-                made.setdefault(trial.settings_id, trial)
+                for method in full_methods if is_full else self.methods:
+                    trial = base.replace(
+                        model=model,
+                        label_fraction=fraction,
+                        method=method,
+                        seed=seed,
+                        split_seed=seed if chosen is None else chosen,
+                    ).resolved()
+                    made.setdefault(trial.settings_id, trial)
         return tuple(sorted(made.values(), key=lambda trial: trial.config != "full"))

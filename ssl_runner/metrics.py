@@ -61,6 +61,14 @@ METRICS = (
         is_share=True,
     ),
     Metric(
+        "validation_macro_accuracy",
+        "mean over the classes of the share of their validation images classified correctly",
+        "",
+        "accuracy/validation_macro",
+        is_share=True,
+        null="recorded before version 4 of the columns",
+    ),
+    Metric(
         "student_validation_loss",
         "validation loss of the trained weights, where averaged ones (ema) are evaluated",
         "",
@@ -121,6 +129,7 @@ COMPARED = {
     "validation_accuracy": "val acc",
     "test_loss": "test loss",
     "test_accuracy": "test acc",
+    "test_macro_accuracy": "macro acc",
 }
 """What a comparison shows, with its headings. Accuracies are shares, where more is better."""
 

@@ -6,29 +6,36 @@ import numpy as np
 
 from ssl_runner.errors import InputError
 from ssl_runner.keyed_random import generator
+from ssl_runner.labels import UNLABELED
 
 # N = images, K = classes
 
 # One stream of random numbers per purpose, so that none of them shifts another.
 _LABELS, _SAMPLE = 0, 1
 
+# Its key must not be negative. No class has such a number.
+_KEY_OF_UNLABELED = (1 << 32) - 1
+
 
 def _shuffled_classes(labels_N: np.ndarray, seed: int, stream: int) -> list[np.ndarray]:
-    """The indices of every class that occurs, each class shuffled on its own."""
+    """The indices of every class that occurs, each class shuffled on its own; the images without a
+    label are like one more class."""
     return [
-        generator((seed, stream, int(k))).permutation(np.flatnonzero(labels_N == k))
+        generator((seed, stream, _KEY_OF_UNLABELED if k == UNLABELED else int(k))).permutation(
+            np.flatnonzero(labels_N == k)
+        )
         for k in np.unique(labels_N)
     ]
 
 
 def split_labels(labels_N: np.ndarray, label_fraction: float, split_seed: int) -> np.ndarray:
-    """Choose which training images keep their label, balanced over the classes.
+    """Choose which of the labeled training images keep their label, balanced over the classes.
 
     Smaller fractions are nested in larger ones under the same seed, so that a curve over
     fractions adds labels and never swaps them.
 
     Args:
-        labels_N: Class of every training image, shape (N,).
+        labels_N: Class of every training image, shape (N,), `UNLABELED` where it has none.
         label_fraction: Share of each class that is kept, in (0, 1], rounded to whole images.
         split_seed: Fixes the choice; equal seeds give equal choices in every process.
 
@@ -38,8 +45,9 @@ def split_labels(labels_N: np.ndarray, label_fraction: float, split_seed: int) -
     Raises:
         InputError: If a class would keep no image.
     """
+    has_label = np.flatnonzero(labels_N != UNLABELED)
     kept = []
-    for members in _shuffled_classes(labels_N, split_seed, _LABELS):
+    for members in _shuffled_classes(labels_N[has_label], split_seed, _LABELS):
         count = int(np.floor(label_fraction * len(members) + 0.5))
         if count == 0:
             raise InputError(
@@ -47,14 +55,15 @@ def split_labels(labels_N: np.ndarray, label_fraction: float, split_seed: int) -
                 f"a class of {len(members)} images keeps none. Try {1 / len(members):.2g} or more."
             )
         kept.append(members[:count])
-    return np.sort(np.concatenate(kept)).astype(np.int64)
+    chosen: np.ndarray = has_label[np.sort(np.concatenate(kept))].astype(np.int64)
+    return chosen
 
 
 def stratified_sample(labels_N: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Choose exactly `count` images in the classes' own proportions (largest remainder).
 
     Args:
-        labels_N: Class of every image, shape (N,).
+        labels_N: Class of every image, shape (N,); images without a label count as one more class.
         count: Images to choose, in [1, N].
         seed: Fixes the choice.
 

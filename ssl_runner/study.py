@@ -9,12 +9,24 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from ssl_runner.config import AXES, FIELDS, GROUP_OF, GROUPS, SweepConfig, TrialConfig
+from ssl_runner.config import (
+    AXES,
+    FIELDS,
+    FILE_FIELDS,
+    GROUP_OF,
+    GROUPS,
+    LISTS,
+    SweepConfig,
+    TrialConfig,
+)
 from ssl_runner.errors import InputError, did_you_mean, shown
 
-SWEEP_KEYS = tuple(field.name for field in dataclasses.fields(SweepConfig) if field.name != "trial")
+FILE_KEYS = tuple(FILE_FIELDS)
+SWEEP_KEYS = tuple(
+    field.name for field in dataclasses.fields(SweepConfig) if field.name not in ("trial", "files")
+)
 TRIAL_KEYS = tuple(name for name in FIELDS if name not in AXES.values())
-KEYS = SWEEP_KEYS + TRIAL_KEYS
+KEYS = SWEEP_KEYS + FILE_KEYS + TRIAL_KEYS
 
 
 @cache
@@ -27,7 +39,10 @@ def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     cause = first.get("ctx", {}).get("error")
     parts = [str(part) for part in first["loc"] if not str(part).startswith("function-")]
-    if parts and parts[0] in GROUPS:  # flat names are unique: the user need not know of groups
+    if parts and parts[0] in (
+        *GROUPS,
+        "files",
+    ):  # flat names are unique: the user need not know of groups
         parts = parts[1:]
     if isinstance(cause, ValueError) and not parts:
         return str(cause)
@@ -57,6 +72,34 @@ def _elastic(trial: dict[str, object]) -> dict[str, object]:
     return trial | {"min_workers": workers[0], "num_workers": workers[1]}
 
 
+def _unfolded(settings: Mapping[str, object]) -> dict[str, object]:
+    """With the keys of a `dataset:` that is a mapping beside the others.
+
+    Raises:
+        InputError: If it has no path, or a key that is not about files, or one that is given twice.
+    """
+    dataset = settings.get("dataset")
+    if not isinstance(dataset, Mapping):
+        return dict(settings)
+    if "path" not in dataset:
+        raise InputError(
+            f"dataset must have a path among its keys, got {shown(list(dataset))}. "
+            "Write dataset: {path: labels.csv, image_dir: images}."
+        )
+    unfolded = dict(settings)
+    for key, value in dataset.items():
+        if key == "path":
+            unfolded["dataset"] = value
+        elif key not in FILE_KEYS:
+            hint = did_you_mean(str(key), ("path", *FILE_KEYS))
+            raise InputError(f"unknown key {shown(key)} of dataset. {hint}")
+        elif key in settings:
+            raise InputError(f"{key} is given twice, beside dataset and in it. Keep one.")
+        else:
+            unfolded[key] = value
+    return unfolded
+
+
 def sweep_from_settings(settings: Mapping[str, object]) -> SweepConfig:
     """A sweep from the flat keys of a study file or the command line.
 
@@ -66,6 +109,7 @@ def sweep_from_settings(settings: Mapping[str, object]) -> SweepConfig:
     Raises:
         InputError: In one line: the key or value, the rule, the likely fix.
     """
+    settings = _unfolded(settings)
     for key in settings:
         if key in AXES.values():
             plural = next(axis for axis, single in AXES.items() if single == key)
@@ -73,7 +117,7 @@ def sweep_from_settings(settings: Mapping[str, object]) -> SweepConfig:
         if key not in KEYS:
             raise InputError(f"unknown key {shown(key)}. {did_you_mean(str(key), KEYS)}")
     nested: dict[str, object] = {key: settings[key] for key in SWEEP_KEYS if key in settings}
-    for axis in ("configs", *AXES):
+    for axis in LISTS:
         if axis in nested and not isinstance(nested[axis], list | tuple | None):
             raise InputError(
                 f"{axis} must be a list, got {shown(nested[axis])}. "
@@ -85,6 +129,10 @@ def sweep_from_settings(settings: Mapping[str, object]) -> SweepConfig:
         for name, value in trial.items():
             grouped.setdefault(GROUP_OF[name], {})[name] = value
         nested["trial"] = _adapter(TrialConfig).validate_python(grouped)
+        files = {key: settings[key] for key in FILE_KEYS if key in settings}
+        if isinstance(files.get("image_size"), int):
+            files["image_size"] = [files["image_size"]]
+        nested["files"] = files
         sweep: SweepConfig = _adapter(SweepConfig).validate_python(nested)
     except ValidationError as error:
         raise InputError(_explain(error)) from None

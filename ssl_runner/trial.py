@@ -2,8 +2,8 @@
 
 import socket
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,6 +32,7 @@ class RunContext:
 
     Attributes:
         sweep: Name of the sweep.
+        data: What each row says of the data set, `ImageDataset.columns`.
         question: The sweep's question, or None.
         checkpoints: Folder of the trial's checkpoints, a path or URI.
         threads: CPU threads of each worker.
@@ -45,6 +46,7 @@ class RunContext:
     checkpoints: str
     threads: int
     checkpoint_steps: int | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
     question: str | None = None
     git_commit: str | None = None
     ray_version: str | None = None
@@ -154,6 +156,7 @@ def _base_row(trial: Trial, context: RunContext, started: datetime) -> dict[str,
     return (
         identity_columns(trial)
         | version_columns()
+        | dict(context.data)
         | {
             "sweep": context.sweep,
             "question": context.question,
@@ -171,7 +174,7 @@ def _figures(result: FitResult, data: TrialData) -> dict[str, Any]:
     best, progress = result.history[result.best_epoch - 1], result.progress
     student_test = result.student_test
     test_images = data.validation if data.test is None else data.test
-    return {metric.name: best[metric.name] for metric in METRICS} | {
+    return {metric.name: best.get(metric.name) for metric in METRICS} | {
         "labeled_images": len(data.labeled),
         "unlabeled_images": len(data.unlabeled),
         "validation_images": len(data.validation[1]),
@@ -181,6 +184,7 @@ def _figures(result: FitResult, data: TrialData) -> dict[str, Any]:
         "best_epoch": result.best_epoch,
         "test_loss": result.test.loss,
         "test_accuracy": result.test.accuracy,
+        "test_macro_accuracy": result.test.macro_accuracy,
         "student_test_loss": student_test and student_test.loss,
         "student_test_accuracy": student_test and student_test.accuracy,
         "test_accuracy_per_class": result.test.accuracy_per_class,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 
 from ssl_runner.command import Command, parse, run_main
-from ssl_runner.config import FIELDS, SweepConfig, TrialConfig
+from ssl_runner.config import FIELDS, FILE_FIELDS, SweepConfig, TrialConfig
 from ssl_runner.errors import InputError
 from ssl_runner.methods.settings import HYPERPARAMETERS
 from ssl_runner.settings import rule_of
@@ -81,6 +81,21 @@ FLAGS: dict[str, tuple[str, object]] = {
     "ema": ("0", 0.0),
     "num_workers": ("4", 4),
     "min_workers": ("1", 1),
+    "full_methods": ("pass fixmatch", ["pass", "fixmatch"]),
+    "image_dir": ("images", "images"),
+    "file_column": ("1", "1"),
+    "label_column": ("kind", "kind"),
+    "split_column": ("part", "part"),
+    "header": ("no", False),
+    "encoding": ("latin-1", "latin-1"),
+    "unlabeled_marker": ("?", "?"),
+    "test_fraction": ("0.25", 0.25),
+    "test_seed": ("1", 1),
+    "image_size": ("32 48", [32, 48]),
+    "fit": ("pad", "pad"),
+    "channels": ("1", 1),
+    "max_bad_images": ("2", 2),
+    "max_pixels": ("1000", 1000),
 }
 
 
@@ -269,7 +284,7 @@ def test_train_has_a_flag_for_every_setting_of_a_trial(capsys: pytest.CaptureFix
     with pytest.raises(SystemExit, match="0"):
         train("--help")
     flags = set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))
-    fields = {"--" + field.name.replace("_", "-") for field in FIELDS.values()}
+    fields = {"--" + name.replace("_", "-") for name in (*FIELDS, *FILE_FIELDS)}
     run = {"--results", "--data-dir", "--fresh", "--smoke", "--dry-run"}
     machine = {"--cpus-per-trial", "--gpus-per-trial", "--checkpoint-steps", "--time-limit"}
     assert flags == fields | run | machine | {"--name"}

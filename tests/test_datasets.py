@@ -31,6 +31,7 @@ from ssl_runner.datasets import (
     load_dataset,
 )
 from ssl_runner.datasets.fashion_mnist import FILES, RAW, Files, find_files
+from ssl_runner.labels import UNLABELED
 from ssl_runner.testing.processes import Runs, wait_until
 
 DIGEST = "a5f6e6177c3dc5f2"  # of Fashion-MNIST: equal on every machine
@@ -127,7 +128,7 @@ def test_arrays_have_a_length() -> None:
         ({"labels": np.array([[0], [1], [1]])}, r"labels must be.*\(N,\), got ndarray.*\(3, 1\)"),
         ({"labels": np.array([0, 1])}, "as many as the 3 images, got 2"),
         ({"labels": np.array([0, 1, 2])}, r"in \[0, 2\), one for each.*got 2 for image 2"),
-        ({"labels": np.array([0, -1, 1])}, "got -1 for image 1"),  # UNLABELED is no class
+        ({"labels": np.array([0, -2, 1])}, "or -1 where unknown, got -2 for image 1"),
         ({"class_names": ()}, r"in \[0, 0\)"),
     ],
 )
@@ -146,6 +147,21 @@ def test_a_torch_tensor_is_refused_by_name() -> None:
 def test_a_part_may_be_empty() -> None:
     empty = tiny_arrays(images=np.empty((0, 2, 2, 2), np.uint8), labels=np.empty(0, np.int64))
     assert len(ImageDataset("tiny", tiny_arrays(), empty).test) == 0
+
+
+def test_only_training_images_may_have_no_label() -> None:
+    some = tiny_arrays(labels=np.array([0, UNLABELED, 1]))
+    assert ImageDataset("tiny", some, tiny_arrays()).train.labels[1] == UNLABELED
+    with pytest.raises(ValueError, match=r"labels of test .* got none for 1 of 3"):
+        ImageDataset("tiny", tiny_arrays(), some)
+    with pytest.raises(ValueError, match=r"labels of validation .* got none for 1 of 3"):
+        ImageDataset("tiny", tiny_arrays(), tiny_arrays(), validation=some)
+
+
+def test_a_validation_part_is_part_of_the_digest() -> None:
+    arrays = tiny_arrays()
+    assert digest_of(arrays, arrays, arrays) != digest_of(arrays, arrays)
+    assert ImageDataset("tiny", arrays, arrays, validation=arrays).digest == digest_of(*[arrays] * 3)
 
 
 def test_both_parts_have_the_same_classes_and_image_shape() -> None:

@@ -1,5 +1,6 @@
 """Full disks, deleted folders, foreign files, trials that hang: what is said, and what stays."""
 
+import contextlib
 import itertools
 import os
 import random
@@ -121,12 +122,14 @@ def test_two_sweeps_of_one_name_do_not_run_at_once_and_two_names_do(
     assert second.returncode == 2
     watching = runs.start("ssl_runner.report", str(tmp_path), "--sweep", "f", "--watch")
     first.wait_for(lambda: bool(runs.processes("ray::ImplicitFunc")))
-    listening = [
-        connection.laddr.ip
-        for process in runs.processes()
-        for connection in process.net_connections(kind="inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
+    listening = []
+    for process in runs.processes():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            listening += [
+                connection.laddr.ip
+                for connection in process.net_connections(kind="inet")
+                if connection.status == psutil.CONN_LISTEN
+            ]
     assert len(listening) > 3
     assert set(listening) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     (raylet, *_) = runs.processes("raylet/raylet")

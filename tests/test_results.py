@@ -82,6 +82,9 @@ labeled_images int64
 unlabeled_images int64
 validation_images int64
 test_images int64
+images_left_out int64
+left_out_why string
+test_fraction double
 split_digest string
 settings_id string
 data_digest string
@@ -92,6 +95,7 @@ train_loss double
 train_accuracy double
 validation_loss double
 validation_accuracy double
+validation_macro_accuracy double
 student_validation_loss double
 student_validation_accuracy double
 unlabeled_loss double
@@ -100,6 +104,7 @@ accepted_share double
 pseudo_accuracy double
 test_loss double
 test_accuracy double
+test_macro_accuracy double
 student_test_loss double
 student_test_accuracy double
 test_accuracy_per_class list<element: double>
@@ -139,6 +144,7 @@ train_loss double
 train_accuracy double
 validation_loss double
 validation_accuracy double
+validation_macro_accuracy double
 student_validation_loss double
 student_validation_accuracy double
 unlabeled_loss double

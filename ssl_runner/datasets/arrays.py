@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -136,6 +137,21 @@ class ImageDataset:
             )
         if not self.digest:
             object.__setattr__(self, "digest", digest_of(train, self.test, self.validation))
+
+    @property
+    def has_unlabeled(self) -> bool:
+        """Whether some of the training images have no label."""
+        return bool((self.train.labels == UNLABELED).any())
+
+    def columns(self) -> dict[str, Any]:
+        """What a trial's row says of the data set, beside its name and digest."""
+        said = {
+            "images_left_out": self.left_out,
+            "left_out_why": self.left_out_why,
+            "test_fraction": self.test_fraction,
+        }
+        # Else the settings say which: the test images, or a holdout of the training images.
+        return said if self.validation is None else said | {"validation": "own"}
 
     @property
     def nbytes(self) -> int:

@@ -22,7 +22,6 @@ from ssl_runner.cache import cache_folder
 from ssl_runner.datasets import ImageDataset, load_dataset
 from ssl_runner.datasets.picture import pixels_of
 from ssl_runner.errors import InputError
-from ssl_runner.metrics import COMPARED
 from ssl_runner.report import charts, words
 from ssl_runner.report.rerun import command_of, value_text
 from ssl_runner.results import compare, label_curve
@@ -129,7 +128,7 @@ def render_page(
         script=_script(),
         charts=made,
         headings=[
-            *("configuration", "labels", *COMPARED.values()),
+            *("configuration", "labels", *words.metrics_of(compared).values()),
             *(f"to {name}" for name in references),
             *("steps", "seconds", "n"),
         ],
@@ -177,7 +176,7 @@ def _cells(
 ) -> list[tuple[float, str, bool]]:
     """Each cell of a row: its sort key, its text, and whether it is the best of its column."""
     cells = [(float(row["labeled_images"]), f"{row['labeled_images']:,.0f}", False)]
-    for name in COMPARED:
+    for name in words.metrics_of(compared):
         best = words.is_best(compared, row, name)
         cells.append((float(row[f"{name}_mean"]), words.with_spread(row, name), best))
     for name in references:

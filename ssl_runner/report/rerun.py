@@ -27,6 +27,9 @@ def command_of(rows: pd.DataFrame) -> str:
             continue
         if values != default and not (single == "label_fraction" and partial.empty):
             arguments += [f"--{axis.replace('_', '-')}", *(value_text(value) for value in values)]
+    full_methods = list(dict.fromkeys(rows[rows["config"] == "full"]["method"].sort_values()))
+    if full_methods not in ([], ["pass"]):
+        arguments += ["--full-methods", *full_methods]
     for field in FIELDS.values():
         if field.name in AXES.values():
             continue

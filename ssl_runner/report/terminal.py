@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ssl_runner.errors import InputError
-from ssl_runner.metrics import COMPARED
 from ssl_runner.report import words
 
 # pandas takes half a second to import, which --help and a refused flag can do without.
@@ -51,10 +50,12 @@ def comparison_table(
         padding=(0, 1, 0, 0),
     )
     keys, references = words.keys_of(compared), words.differences(compared)
+    metrics = words.metrics_of(compared)
+    metrics.pop("test_loss")
     for name in keys:
         table.add_column(name.replace("_", "\n"), no_wrap=True, overflow="ignore")
     for heading in (
-        *("labels", *(heading for name, heading in COMPARED.items() if name != "test_loss")),
+        *("labels", *metrics.values()),
         *(f"to {name}" for name in references),
         *("steps", "seconds", "n"),
     ):
@@ -65,8 +66,7 @@ def comparison_table(
             f"{row['labeled_images']:,.0f}",
             *(
                 words.with_spread(row, name) + ("*" if words.is_best(compared, row, name) else "")
-                for name in COMPARED
-                if name != "test_loss"
+                for name in metrics
             ),
             *(words.difference(row, name) for name in references),
             f"{row['steps']:,.0f}",

@@ -4,7 +4,7 @@ import math
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ssl_runner.metrics import is_share
+from ssl_runner.metrics import COMPARED, is_share
 
 # pandas takes half a second to import, which --help and a refused flag can do without.
 if TYPE_CHECKING:
@@ -50,6 +50,16 @@ def _others(row: Mapping[Any, Any], names: list[str]) -> str:
     return "".join(f", {name.replace('_', ' ')} {row[name]}" for name in known)
 
 
+def metrics_of(compared: "pd.DataFrame") -> dict[str, str]:
+    """The metrics to show, with their headings. The macro-averaged accuracy is shown where it says
+    something else than the plain one: where the test images are not balanced over the classes."""
+    macro = "test_macro_accuracy"
+    apart = (compared[f"{macro}_mean"] - compared["test_accuracy_mean"]).abs()
+    return {
+        name: heading for name, heading in COMPARED.items() if name != macro or (apart > 1e-9).any()
+    }
+
+
 def differences(compared: "pd.DataFrame") -> list[str]:
     """The references ("full", "pass", …) that any other configuration is compared with."""
     names = [
@@ -75,7 +85,9 @@ def difference(row: Row, baseline: str) -> str:
 
 
 def _is_reference(row: Row, baseline: str) -> bool:
-    return bool(row["config"] == "full" if baseline == "full" else row["method"] == baseline)
+    if baseline == "full":
+        return bool(row["config"] == "full" and row["method"] == "pass")
+    return bool(row["method"] == baseline)
 
 
 def is_best(compared: "pd.DataFrame", row: Row, name: str) -> bool:

@@ -55,7 +55,10 @@ def compare(trials: pd.DataFrame, baselines: Sequence[str] = ("full", "pass")) -
     same_labels = ["model", "label_fraction", *_SEEDS, *(set(shared) - {"order"})]
     for name in baselines:
         is_full = name == "full"
-        reference = done["config"] == "full" if is_full else done["method"] == name
+        # Where images without a label remain, full may be trained with other methods too.
+        reference = done["method"] == ("pass" if is_full else name)
+        if is_full:
+            reference &= done["config"] == "full"
         keys = ["model", "seed", *shared] if is_full else same_labels
         done = _paired(done, reference, keys, f"to_{name}")
     aggregates: dict[str, Any] = {"labeled_images": ("labeled_images", "first")}
@@ -132,18 +135,22 @@ def label_curve(trials: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A row per model, method, any other setting that varies except seeds, and number of labeled
         images, ascending: `test_accuracy_mean`, `test_accuracy_spread` (NaN where n is 1) and `n`.
-        Full, which has no unlabeled image, is the last point of every method's curve.
+        Full is the last point of every method's curve: trained with that method, or else with
+        `pass`, as where no image without a label remains.
     """
     done = trials[trials["status"] == "finished"]
     varying = _varying(done)
     full, partial = (done[done["config"] == config] for config in ("full", "partial"))
+    # Where images without a label remain, full is trained with other methods too.
+    own, full = full[full["method"] != "pass"], full[full["method"] == "pass"]
     shared = [name for name in varying if name not in _OF_METHOD]
     keys = ["model", "method", *varying]
     of_method = [name for name in keys if name not in ("model", *shared)]
     curves = partial[keys].drop_duplicates()
     last = full.drop(columns=of_method).merge(curves, on=["model", *shared], how="left")
     last["method"] = last["method"].fillna("pass")
-    points = [part[[*keys, "labeled_images", "test_accuracy"]] for part in (partial, last)]
+    last = last[~last["method"].isin(set(own["method"]))]
+    points = [part[[*keys, "labeled_images", "test_accuracy"]] for part in (partial, own, last)]
     curve: pd.DataFrame = (
         pd.concat([part for part in points if len(part)] or points, ignore_index=True)
         .groupby([*keys, "labeled_images"], dropna=False)["test_accuracy"]

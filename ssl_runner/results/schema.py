@@ -10,9 +10,10 @@ from ssl_runner.identity import Trial
 from ssl_runner.metrics import METRICS
 from ssl_runner.settings import Real, Text, Whole, rule_of, without_none
 
-SCHEMA_VERSION = 3
-"""Version 2 has columns that version 1 lacks: they are null in older rows. Version 3
-has `settings_id` and `sources`, and other names for the columns in `RENAMED`."""
+SCHEMA_VERSION = 4
+"""A version has columns that the one before lacks: they are null in older rows. Version 3 has
+`settings_id` and `sources`, and other names for the columns in `RENAMED`; version 4 has macro-averaged
+accuracies, and what a data set left out."""
 
 RENAMED = {"passed": "unlabeled_batches_skipped", "mistakes": "misclassified"}
 """Columns of older versions, each with its current name, under which it is read."""
@@ -76,11 +77,20 @@ TRIALS = _schema(
     }
     | SETTING_COLUMNS
     | {
-        "validation": (_TEXT, "what the validation figures were taken on: test or holdout"),
+        "validation": (
+            _TEXT,
+            "what the validation figures were taken on: test, holdout, or own (the data's part)",
+        ),
         "labeled_images": (_WHOLE, "images in the labeled pool"),
         "unlabeled_images": (_WHOLE, "images in the unlabeled pool"),
         "validation_images": (_WHOLE, "number of validation images"),
         "test_images": (_WHOLE, "number of test images"),
+        "images_left_out": (_WHOLE, "images in the data set's files that are in no part"),
+        "left_out_why": (_TEXT, "the reasons with their counts; empty: none is left out"),
+        "test_fraction": (
+            _REAL,
+            "share of the labeled images drawn for the test; null: the data have a test part",
+        ),
         "split_digest": (_TEXT, "digest of the choice of labeled images"),
         "settings_id": (_TEXT, "short hash of the settings alone"),
         "data_digest": (_TEXT, "digest of the data set"),
@@ -95,6 +105,7 @@ TRIALS = _schema(
     | {
         "test_loss": (_REAL, "mean cross entropy of the test images, best epoch's weights"),
         "test_accuracy": (_REAL, "share of the test images classified correctly, best epoch's weights"),
+        "test_macro_accuracy": (_REAL, "mean over the classes of their test accuracies"),
         "student_test_loss": (_REAL, "test loss of the trained weights; null: no averaged weights"),
         "student_test_accuracy": (
             _REAL,

@@ -24,7 +24,7 @@ from ssl_runner.versions import git_commit
 def main() -> int:
     """Train one trial without Ray, and write its row."""
     command = parse("python -m ssl_runner.train", str(main.__doc__), sys.argv[1:], single=True)
-    (config,) = command.sweep.trials()
+    (config,) = command.sweep.trials(has_unlabeled=True)  # full takes the method that is named
     workers = config.compute.num_workers
     if workers > 1:
         raise InputError(
@@ -39,6 +39,7 @@ def main() -> int:
     results.check_writable()
     sweep = command.sweep.name
     dataset = load_dataset(config.data.dataset, command.data_dir)
+    (config,) = command.sweep.trials(dataset.has_unlabeled)
     (trial,) = identify([config], dataset.digest)
     console.print(f"trial {trial.trial_id}: {config.description}", highlight=False)
     with results.lock_sweep(f"{sweep}--{trial.trial_id}"):  # other trials may train beside this one
@@ -66,6 +67,7 @@ def _run(
     sweep = command.sweep
     context = RunContext(
         sweep=sweep.name,
+        data=dataset.columns(),
         checkpoints=results.checkpoints(sweep.name, trial.trial_id),
         threads=int(sweep.cpus_per_trial or usable_cpus()) or 1,
         checkpoint_steps=sweep.checkpoint_steps,

@@ -23,7 +23,8 @@ class TrialData:
     Attributes:
         images_NCHW: All training images, uint8.
         targets_N: Their classes, `UNLABELED` for every image that is not in the labeled pool.
-        hidden_N: The classes of all training images, used only for the table's diagnostics.
+        hidden_N: The classes of all training images, `UNLABELED` where unknown, used only for the
+            table's diagnostics.
         labeled, unlabeled: The two pools, disjoint and sorted.
         validation, test: Pairs of images (uint8) and classes to evaluate on; `test` is None where
             the test images validate.
@@ -47,31 +48,27 @@ class TrialData:
 def prepare(config: TrialConfig, dataset: ImageDataset) -> TrialData:
     """Choose the images a trial trains, validates and tests on.
 
+    `label_fraction` is a share of the images that have a label; those that have none are always in
+    the unlabeled pool.
+
     Raises:
         InputError: If the data set is too small for the subset, the holdout or the label fraction.
     """
     train, test = dataset.train, dataset.test
-    pool = np.arange(len(train.labels))
+    pool, held_out = training_pool(config, dataset)
     test_places = np.arange(len(test.labels))
     if config.data.subset is not None:
-        pool = stratified_sample(train.labels, config.data.subset, _SUBSET_SEED)
         share_of_test = max(1, round(len(test.labels) * config.data.subset / len(train.labels)))
         test_places = stratified_sample(test.labels, share_of_test, _SUBSET_SEED)
     is_whole = len(test_places) == len(test.labels)  # then no copy is made
     chosen = slice(None) if is_whole else test_places
     test_pair = (test.images[chosen], test.labels[chosen])
     validation, final_test = test_pair, None
-    if config.data.holdout:
-        if config.data.holdout >= len(pool):
-            raise InputError(
-                f"holdout must be less than the {len(pool)} training images, got {config.data.holdout}."
-            )
-        held_out = pool[
-            stratified_sample(train.labels[pool], config.data.holdout, config.data.split_seed)
-        ]
+    if held_out is not None:
         validation, final_test = (train.images[held_out], train.labels[held_out]), test_pair
-        pool = np.setdiff1d(pool, held_out, assume_unique=True)
-    labeled = pool
+    elif dataset.validation is not None:
+        validation, final_test = (dataset.validation.images, dataset.validation.labels), test_pair
+    labeled = pool[train.labels[pool] != UNLABELED]
     if config.config == "partial":
         labeled = pool[
             split_labels(train.labels[pool], config.data.label_fraction, config.data.split_seed)
@@ -96,3 +93,32 @@ def prepare(config: TrialConfig, dataset: ImageDataset) -> TrialData:
         classes=train.class_names,
         split_digest=digest(labeled),
     )
+
+
+def training_pool(config: TrialConfig, dataset: ImageDataset) -> tuple[np.ndarray, np.ndarray | None]:
+    """The training images that a trial uses, with and without a label, and its holdout.
+
+    Returns:
+        Sorted indices of both; the second is None without a holdout.
+
+    Raises:
+        InputError: If the data set is too small for the subset or the holdout, or has a validation
+            part of its own beside a holdout.
+    """
+    labels_N, holdout = dataset.train.labels, config.data.holdout
+    pool = np.arange(len(labels_N))
+    if config.data.subset is not None:
+        pool = stratified_sample(labels_N, config.data.subset, _SUBSET_SEED)
+    if not holdout:
+        return pool, None
+    if dataset.validation is not None:
+        raise InputError(
+            "holdout must be 0 for data with a validation part of their own, got "
+            f"{holdout}. Leave it out."
+        )
+    has_label = pool[labels_N[pool] != UNLABELED]
+    if holdout >= len(has_label):
+        what = "training images" if len(has_label) == len(pool) else "labeled training images"
+        raise InputError(f"holdout must be less than the {len(has_label)} {what}, got {holdout}.")
+    held_out = has_label[stratified_sample(labels_N[has_label], holdout, config.data.split_seed)]
+    return np.setdiff1d(pool, held_out, assume_unique=True), held_out

@@ -44,6 +44,11 @@ class Evaluation:
         """Share of each class's images that are classified correctly; NaN where a class has none."""
         return [row[k] / sum(row) if sum(row) else float("nan") for k, row in enumerate(self.confusion)]
 
+    @property
+    def macro_accuracy(self) -> float:
+        """Mean of `accuracy_per_class` over the classes that have images: each class counts alike."""
+        return float(np.nanmean(self.accuracy_per_class))
+
 
 @torch.inference_mode()
 def evaluate(

@@ -270,6 +270,7 @@ class Training:
             **_epoch_means(sums),
             "validation_loss": validation.loss,
             "validation_accuracy": validation.accuracy,
+            "validation_macro_accuracy": validation.macro_accuracy,
             "student_validation_loss": None if average is None else student.loss,
             "student_validation_accuracy": None if average is None else student.accuracy,
             "steps": progress.steps,

@@ -26,6 +26,7 @@ from ssl_runner.trial import failed_rows
 from ssl_runner.tune.cluster import Cluster, check_fits, check_shared, ray_cluster, this_machine
 from ssl_runner.tune.loggers import build_loggers
 from ssl_runner.tune.progress import ProgressCallback, SweepProgress
+from ssl_runner.tune.suited import suited
 from ssl_runner.tune.work import Pools, work_of
 from ssl_runner.tune.worker import RESTARTS, Shared, last_line, train_in_tune, trial_of
 from ssl_runner.versions import git_commit
@@ -78,8 +79,11 @@ def run_sweep(command: Command) -> int:
     results.check_writable()
     with results.lock_sweep(command.sweep.name):
         dataset = load_dataset(command.sweep.trial.data.dataset, command.data_dir)
-        trials = identify(command.sweep.trials(), dataset.digest)
+        config, lines = suited(command.sweep, dataset)
+        trials = identify(config.trials(dataset.has_unlabeled), dataset.digest)
         sweep = _Sweep(command, results, dataset, trials, wide_console())
+        for line in lines:
+            sweep.say(line)
         matches = sweep.matches()
         pending = _pending(sweep, matches)
         if pending:
@@ -119,8 +123,7 @@ def _run(sweep: _Sweep, matches: Matches, pending: Sequence[Trial]) -> None:
     # The longest first: the last ones are short, so that no core waits long for another.
     pending = sorted(pending, key=lambda trial: -work[trial.trial_id])
     loggers = build_loggers(command.log, results, sweep.name, sweep.say)
-    train, test = sweep.dataset.train.images, sweep.dataset.test.images
-    with ray_cluster(command.address, train.nbytes + test.nbytes, command.verbose) as cluster:
+    with ray_cluster(command.address, sweep.dataset.nbytes, command.verbose) as cluster:
         check_fits(command.sweep, cluster)
         check_shared(results.location, is_local(results.filesystem), cluster)
         _clear(sweep, matches, pending)
@@ -189,6 +192,7 @@ def _tune(
         question=config.question,
         results=results.location,
         dataset=[ray.put(sweep.dataset)],
+        data=sweep.dataset.columns(),
         threads=config.threads,
         cpus_per_worker=config.cpus_per_worker,
         checkpoint_steps=config.checkpoint_steps,

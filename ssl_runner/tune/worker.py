@@ -26,6 +26,7 @@ class Shared:
         question: Its question, or None.
         results: Folder or URI of the results.
         dataset: The data set in Ray's object store, in a list so that Ray does not fetch it early.
+        data: What each row says of it, `ImageDataset.columns`.
         threads: Threads of each worker.
         cpus_per_worker: CPUs that Ray reserves for each worker.
         checkpoint_steps: Steps between checkpoints within an epoch, or None.
@@ -40,6 +41,7 @@ class Shared:
     question: str | None
     results: str
     dataset: list[Any]
+    data: dict[str, Any]
     threads: int
     cpus_per_worker: float
     checkpoint_steps: int | None
@@ -54,6 +56,7 @@ class Shared:
         return RunContext(
             sweep=self.sweep,
             question=self.question,
+            data=self.data,
             checkpoints=ResultsFolder(self.results).checkpoints(self.sweep, trial.trial_id),
             threads=self.threads,
             checkpoint_steps=self.checkpoint_steps,
