@@ -1,4 +1,4 @@
-"""Which images keep their label or validate: seeded, balanced by class, equal in every process."""
+"""Which images keep their label, validate or test: seeded, by class, equal in every process."""
 
 import hashlib
 
@@ -11,7 +11,7 @@ from ssl_runner.labels import UNLABELED
 # N = images, K = classes
 
 # One stream of random numbers per purpose, so that none of them shifts another.
-_LABELS, _SAMPLE = 0, 1
+_LABELS, _SAMPLE, _TEST = 0, 1, 2
 
 # Its key must not be negative. No class has such a number.
 _KEY_OF_UNLABELED = (1 << 32) - 1
@@ -84,6 +84,26 @@ def stratified_sample(labels_N: np.ndarray, count: int, seed: int) -> np.ndarray
     largest_remainders = np.argsort(-(exact_K - take_K), kind="stable")[: count - take_K.sum()]
     take_K[largest_remainders] += 1
     chosen = [members[:n] for members, n in zip(classes, take_K, strict=True)]
+    return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def draw_test(labels_N: np.ndarray, test_fraction: float, test_seed: int) -> np.ndarray:
+    """Choose the test images of a data set that names none, balanced over the classes.
+
+    Args:
+        labels_N: Class of every labeled image, shape (N,); two images or more of each class.
+        test_fraction: Share of each class, in (0, 1), rounded to whole images; at least one of each
+            class is chosen, and one is not.
+        test_seed: Fixes the choice.
+
+    Returns:
+        Sorted indices of the test images, int64.
+    """
+    chosen = []
+    for members in _shuffled_classes(labels_N, test_seed, _TEST):
+        assert len(members) >= 2
+        count = int(np.floor(test_fraction * len(members) + 0.5))
+        chosen.append(members[: min(max(count, 1), len(members) - 1)])
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 

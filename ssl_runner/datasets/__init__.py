@@ -6,6 +6,13 @@
 | `load.py` | a data set by name or import path |
 | `arrays.py` | what a data set is: `ImageArrays`, `ImageDataset` and its digest |
 | `listing.py` | what a data set's files hold, before any image is decoded |
+| `named_path.py` | from a path that the user names to a listing: `list_images` |
+| `tables.py`, `text_tables.py` | a table of files and labels; a CSV, TSV or JSONL file as columns |
+| `columns.py`, `arrow_columns.py` | which column holds what; a Parquet file's columns as text |
+| `folders.py`, `image_files.py` | images in folders named after classes; images in files of their own |
+| `parquet.py` | Parquet files with the images inside |
+| `parts.py`, `natural.py` | which image goes where, its class as a number; natural order |
+| `duplicates.py` | images with equal content |
 | `fashion_mnist.py` | where Fashion-MNIST is looked for, how its files are checked and read |
 | `fetch.py` | the two ways to download it |
 | `picture.py` | a grid of images with their class names |

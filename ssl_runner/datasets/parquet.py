@@ -1,0 +1,309 @@
+"""Parquet files with the images inside, as a listing."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ssl_runner.datasets.arrow_columns import (
+    class_names_of,
+    column_texts,
+    image_bytes,
+    is_image_type,
+    open_parquet,
+)
+from ssl_runner.datasets.columns import (
+    PARTS,
+    Table,
+    Texts,
+    clean_labels,
+    column_for,
+    find_column,
+    missing_column,
+    parts_of,
+    position_of,
+)
+from ssl_runner.datasets.listing import Listing, Part
+from ssl_runner.datasets.natural import natural_key
+from ssl_runner.datasets.settings import FileSettings
+from ssl_runner.errors import DataError, shown
+
+BATCH = 32
+"""Rows that are in memory at once."""
+
+LEAST_ROWS, MOST_PIECES = 4096, 16
+"""A row group is shared out in so many pieces at most, of so many rows at least. Each piece is read
+from the start of its group, as Parquet has no other way: many pieces would read it too often."""
+
+UNLABELED_WORDS = ("unlabeled", "unlabelled")
+
+Say = Callable[[str], None]
+
+
+class ParquetImages:
+    """Encoded images in the rows of Parquet files (see `Encoded`).
+
+    Args:
+        root: The folder of the files.
+        names: The files, relative to it.
+        column: The column of the images.
+        group_rows: The number of rows of each file's row groups.
+    """
+
+    def __init__(
+        self, root: Path, names: Sequence[str], column: str, group_rows: Sequence[Sequence[int]]
+    ) -> None:
+        self.root, self.names, self.column = root.absolute(), tuple(names), column
+        self._file_ends = np.cumsum([sum(rows) for rows in group_rows])
+        pieces = []
+        for file, rows in enumerate(group_rows):
+            for group, count in enumerate(rows):
+                size = max(LEAST_ROWS, -(-count // MOST_PIECES))
+                pieces += [
+                    (file, group, skip, min(size, count - skip)) for skip in range(0, count, size)
+                ]
+        self._pieces = np.array(pieces, np.int64).reshape(
+            -1, 4
+        )  # file, group, rows before it, its rows
+        self._piece_ends = np.cumsum(self._pieces[:, 3])
+
+    def __len__(self) -> int:
+        return int(self._file_ends[-1])
+
+    def signature(self) -> str:
+        """A hash of the column's name and of all files' names, sizes, modification and change times."""
+        facts: list[object] = [self.column]
+        for name in self.names:
+            try:
+                found = (self.root / name).stat()
+                facts.append((name, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+            except OSError:
+                facts.append((name, -1))
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+    def chunks(self) -> Sequence[range]:
+        """The row groups, large ones in pieces."""
+        ends = self._piece_ends.tolist()
+        return [range(first, end) for first, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+    def read(self, chunk: range) -> Iterator[bytes]:
+        """The images of one of `chunks()`, few in memory at once; empty where one can't be read."""
+        piece = int(np.searchsorted(self._piece_ends, chunk.start, side="right"))
+        file, group, skip, count = self._pieces[piece].tolist()
+        assert len(chunk) == count
+        given = 0
+        try:
+            opened = _opened(self.root / self.names[file])
+            batches = opened.iter_batches(
+                batch_size=BATCH, row_groups=[group], columns=[self.column], use_threads=False
+            )
+            for batch in batches:
+                images = image_bytes(batch.column(0)[skip : skip + count - given])
+                skip = max(skip - len(batch), 0)
+                for image in images:
+                    given += 1
+                    yield image or b""
+                if given == count:
+                    return
+        except (OSError, pa.ArrowException, DataError):
+            pass  # a damaged page: neither it nor what follows can be read
+        yield from (b"" for _ in range(count - given))
+
+    def name_of(self, index: int) -> str:
+        """The file and the row in it, from 0."""
+        file = int(np.searchsorted(self._file_ends, index, side="right"))
+        row = index - (int(self._file_ends[file - 1]) if file else 0)
+        return f"{self.names[file]}, row {row}"
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path) -> Any:
+    """The file that was read last stays open: there may be thousands of row groups in it."""
+    return open_parquet(path)
+
+
+def holds_images(path: Path, file_column: str | None) -> bool:
+    """Whether a Parquet file has the images inside; otherwise it is a table of their files.
+
+    Raises:
+        DataError: If it is no Parquet file, or has no such column.
+    """
+    return _image_column(path, open_parquet(path).schema_arrow, file_column) is not None
+
+
+def _image_column(path: Path, schema: Any, given: str | None) -> str | None:
+    names: list[str] = schema.names
+    if given is not None:
+        name = names[position_of(path, names, "file", given)]
+        return name if is_image_type(schema.field(name).type) else None
+    found = [name for name in names if is_image_type(schema.field(name).type)]
+    if len(found) > 1:
+        position = find_column(path, found, "file")
+        if position is None:
+            raise missing_column(path, names, "file")
+        return found[position]
+    return found[0] if found else None
+
+
+def list_parquet(root: Path, names: Sequence[str], files: FileSettings, say: Say) -> Listing:
+    """The images inside Parquet files, file after file in natural order.
+
+    The part of a file's images is in a column, or is the first word of its name or the name of a folder
+    that it is in; files named `unlabeled` are training images without labels. Labels are read alone.
+
+    Args:
+        root: The folder that the data set is named after, or its one file.
+        names: The files, relative to it; none: it is a file itself.
+        files: How they are read.
+        say: Called with each line for the user.
+
+    Raises:
+        DataError: If one is no Parquet file or lacks a column, or only some of them name a part.
+    """
+    folder = root if names else root.parent
+    ordered = sorted(names, key=natural_key) or [root.name]
+    words = [_word_of(name) for name in ordered]
+    named_parts = _parts_by_word(root, ordered, words) if names else None
+
+    labels: Texts = []
+    parts: list[Part] | None = []
+    group_rows: list[list[int]] = []
+    image_columns: dict[str, None] = {}
+    class_names: dict[tuple[str, ...] | None, str] = {}
+    for name, word in zip(ordered, words, strict=True):
+        path = folder / name
+        file = open_parquet(path)
+        image = _image_column(path, file.schema_arrow, files.file_column)
+        if image is None:
+            raise DataError(
+                f"{path}: must have a column of bytes, or of {{bytes, path}}, with the images, got the "
+                f"columns {', '.join(map(shown, file.schema_arrow.names))}. Name it: --file-column."
+            )
+        _refuse_paths_only(path, file, image)
+        image_columns[image] = None
+        rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        group_rows.append(rows)
+        if word in UNLABELED_WORDS and names:
+            labels += [None] * sum(rows)
+        else:
+            texts, known = _labels(path, file, files)
+            labels += clean_labels(texts, files.unlabeled_marker)
+            class_names.setdefault(known, name)
+        if named_parts is not None and files.split_column is None:
+            parts = parts if parts is None else parts + [named_parts[name]] * sum(rows)
+        else:
+            own = _own_parts(path, file, files)
+            parts = None if parts is None or own is None else parts + own
+    _refuse_different(root, image_columns, class_names)
+    if not labels:
+        raise DataError(f"{root}: must have a row for each image, got none. Is it the right file?")
+    labeled = len(labels) - labels.count(None)
+    say(
+        f"{root.name}: {len(labels):,} images in {len(ordered):,} Parquet files, {labeled:,} of "
+        "them labeled"
+    )
+    return Listing(
+        name=root.name,
+        encoded=ParquetImages(folder, ordered, next(iter(image_columns)), group_rows),
+        labels=labels,
+        parts=parts,
+        left_out={},
+        class_names=next(iter(class_names), None),
+    )
+
+
+def _labels(path: Path, file: Any, files: FileSettings) -> tuple[Texts, tuple[str, ...] | None]:
+    """The texts of the column of labels, and its class names."""
+    schema = file.schema_arrow
+    names: list[str] = schema.names
+    if files.label_column is None and find_column(path, names, "label") is None:
+        # As in CIFAR-100's `fine_label`: the one column whose numbers have names.
+        named = [name for name in names if class_names_of(path, schema, name)]
+        name = named[0] if len(named) == 1 else None
+        if name is None:
+            raise missing_column(path, names, "label")
+    else:
+        name = names[column_for(path, names, "label", files.label_column)]
+    known = class_names_of(path, schema, name)
+    return column_texts(path, file, name, known), known
+
+
+def _own_parts(path: Path, file: Any, files: FileSettings) -> list[Part] | None:
+    """The parts that a file's own column names; None: it has no such column."""
+    names: list[str] = file.schema_arrow.names
+    if files.split_column is None:
+        position = find_column(path, names, "split")
+    else:
+        position = position_of(path, names, "split", files.split_column)
+    if position is None:
+        return None
+    known = class_names_of(path, file.schema_arrow, names[position])
+    table = Table(
+        path=path,
+        names=tuple(names),
+        texts=lambda at: column_texts(path, file, names[at], known),
+        place=lambda row: f"row {row}",
+    )
+    return parts_of(table, position)
+
+
+def _word_of(name: str) -> str | None:
+    """The part that a file's name begins with (`train-0001.parquet`), or else the nearest folder."""
+    *folders, stem = Path(name.lower()).with_suffix("").parts
+    first = stem
+    for sign in "-_. 0123456789":
+        first = first.partition(sign)[0]
+    known = (*PARTS, *UNLABELED_WORDS)
+    return next((word for word in (first, *reversed(folders)) if word in known), None)
+
+
+def _parts_by_word(
+    root: Path, names: Sequence[str], words: Sequence[str | None]
+) -> dict[str, Part] | None:
+    if not any(words):
+        return None
+    if None in words:
+        raise DataError(
+            f"{root}: if some of its Parquet files name a part, all must (train-, validation-, "
+            f"test- or unlabeled-), got {shown(names[words.index(None)])}. Rename it, or take it out."
+        )
+    return {name: PARTS.get(word or "", "train") for name, word in zip(names, words, strict=True)}
+
+
+def _refuse_paths_only(path: Path, file: Any, image: str) -> None:
+    """Hugging Face's struct may hold paths alone, to files that are elsewhere."""
+    metadata = file.metadata
+    for group in range(metadata.num_row_groups):
+        columns = metadata.row_group(group)
+        for at in range(columns.num_columns):
+            column = columns.column(at)
+            if column.path_in_schema in (image, f"{image}.bytes"):
+                known = column.statistics
+                if known is None or not known.has_null_count or known.null_count < column.num_values:
+                    return
+    if metadata.num_rows:
+        raise DataError(
+            f"{path}: column {shown(image)} must hold the images' bytes, got none in any row. "
+            "Write it with the images embedded, or name a column of their files: --file-column."
+        )
+
+
+def _refuse_different(
+    root: Path, image_columns: dict[str, None], class_names: dict[tuple[str, ...] | None, str]
+) -> None:
+    if len(image_columns) > 1:
+        found = ", ".join(map(shown, image_columns))
+        raise DataError(
+            f"{root}: its Parquet files must have the images in the same column, got {found}. "
+            "Rename them."
+        )
+    if len(class_names) > 1:
+        one, two = list(class_names.values())[:2]
+        raise DataError(
+            f"{root}: its Parquet files must name the same classes, got other names in "
+            f"{shown(two)} than in {shown(one)}. Write them with the same ones."
+        )
