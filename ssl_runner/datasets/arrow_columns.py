@@ -143,7 +143,8 @@ def is_image_type(kind: Any) -> bool:
     """Whether a column's type may hold encoded images: bytes, or Hugging Face's {bytes, path}."""
     if pa.types.is_struct(kind):
         at = kind.get_field_index("bytes")
-        return at >= 0 and is_image_type(kind.field(at).type)
+        # All null, where only the paths were written: said when the column is looked at.
+        return at >= 0 and (is_image_type(kind.field(at).type) or pa.types.is_null(kind.field(at).type))
     return any(
         matches(kind)
         for matches in (

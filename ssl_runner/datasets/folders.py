@@ -87,7 +87,7 @@ def _entries(inside: Inside, folder: str) -> tuple[list[str], list[str]]:
         raise DataError(
             f"{inside.root / folder}: can't be read ({error.strerror or error}). Check its permissions."
         ) from None
-    return sorted(folders), names
+    return sorted(folders), sorted(names)
 
 
 def _groups(inside: Inside, left_out: Counter[str]) -> Iterator[Group]:

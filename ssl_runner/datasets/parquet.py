@@ -276,20 +276,25 @@ def _parts_by_word(
 
 def _refuse_paths_only(path: Path, file: Any, image: str) -> None:
     """Hugging Face's struct may hold paths alone, to files that are elsewhere."""
-    metadata = file.metadata
-    for group in range(metadata.num_row_groups):
-        columns = metadata.row_group(group)
-        for at in range(columns.num_columns):
-            column = columns.column(at)
-            if column.path_in_schema in (image, f"{image}.bytes"):
-                known = column.statistics
-                if known is None or not known.has_null_count or known.null_count < column.num_values:
-                    return
-    if metadata.num_rows:
+    if file.metadata.num_rows and not _has_bytes(file, image):
         raise DataError(
-            f"{path}: column {shown(image)} must hold the images' bytes, got none in any row. "
-            "Write it with the images embedded, or name a column of their files: --file-column."
+            f"{path}: column {shown(image)} must hold the images' bytes, got none in any row. Write it "
+            "with the images embedded, or name a column of their files: --file-column."
         )
+
+
+def _has_bytes(file: Any, image: str) -> bool:
+    """Whether there is an image in any row, as far as the file's own statistics say."""
+    kind = file.schema_arrow.field(image).type
+    if pa.types.is_struct(kind) and pa.types.is_null(kind.field("bytes").type):
+        return False
+    groups = [file.metadata.row_group(at) for at in range(file.num_row_groups)]
+    for column in (group.column(at) for group in groups for at in range(group.num_columns)):
+        if column.path_in_schema in (image, f"{image}.bytes"):
+            known = column.statistics
+            if known is None or not known.has_null_count or known.null_count < column.num_values:
+                return True
+    return False
 
 
 def _refuse_different(
