@@ -151,6 +151,10 @@ def test_encodings(tmp_path: Path, encoding: str, mark: str) -> None:
     found = listed(write(tmp_path / "t.csv", text, encoding), encoding=encoding)
     assert names_of(found) == ["größe.png", "b.png"]
     assert found.labels == ["schön", "häßlich"]
+    text = f'{mark}{{"file": "größe.png", "label": "schön"}}\n'
+    assert names_of(listed(write(tmp_path / "t.jsonl", text, encoding), encoding=encoding)) == [
+        "größe.png"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -473,7 +477,7 @@ def test_a_changed_file_changes_the_signature(pets: Path) -> None:
     assert FileImages(pets, ["a.png", "more/e.png"]).signature() == before
     assert FileImages(pets, ["more/e.png", "a.png"]).signature() != before
     times = (pets / "a.png").stat()
-    (pets / "a.png").write_bytes(png(9))
+    (pets / "a.png").write_bytes(png(0)[::-1])
     os.utime(pets / "a.png", ns=(times.st_atime_ns, times.st_mtime_ns))
     assert images.signature() != before  # of the same size and time: the change time differs
     changed = images.signature()
@@ -794,6 +798,21 @@ def test_a_large_row_group_is_read_in_pieces(tmp_path: Path) -> None:
     huge = ParquetImages(tmp_path, ["x.parquet"], "image", [[LEAST_ROWS * MOST_PIECES * 100, 1]])
     assert len(huge.chunks()) == MOST_PIECES + 1
     assert len(pickle.dumps(huge)) < 2000
+
+
+def test_a_row_group_is_not_read_all_at_once(tmp_path: Path) -> None:
+    images = pa.array([np.random.default_rng(0).bytes(20_000)] * 4000)
+    path = write_parquet(
+        tmp_path / "x.parquet",
+        {"image": images, "label": ["a"] * 4000},
+        compression=None,
+        use_dictionary=False,
+    )
+    encoded = listed(path).encoded
+    before = pa.total_allocated_bytes()
+    reading = encoded.read(encoded.chunks()[0])
+    most = max(pa.total_allocated_bytes() - before for _ in reading)
+    assert 0 < most < path.stat().st_size / 2
 
 
 def test_damaged_rows_are_empty_and_the_others_come(tmp_path: Path) -> None:

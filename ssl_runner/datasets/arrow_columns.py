@@ -19,8 +19,8 @@ def open_parquet(path: Path) -> Any:
         DataError: If it can't be read, or is none.
     """
     try:
-        # Buffered, so that a row group is read page by page and not all at once.
-        return pq.ParquetFile(path, buffer_size=1 << 20)
+        # A row group is read page by page, as its rows are asked for, and never all at once.
+        return pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
     except (OSError, pa.ArrowException) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise DataError(
