@@ -448,6 +448,16 @@ def test_symlinks_to_nothing_and_to_themselves_are_no_files(pets: Path) -> None:
     assert "got 3 of 3 that are not there: 'gone.png', 'loop.png'" in refusal(path)
 
 
+def test_names_that_no_system_takes_are_no_files(pets: Path) -> None:
+    rows = [
+        {"file": name, "label": "cat"} for name in ("x" * 300, "a.png\0", "x\0/a.png", "y" * 300 + "/a")
+    ]
+    path = write(pets / "t.jsonl", "\n".join(json.dumps(row) for row in rows))
+    assert "got 4 of 4 that are not there: 'xxx" in refusal(path)
+    assert "must be a folder" in refusal(path, image_dir="x" * 300)
+    assert "must be a folder" in refusal(path, image_dir="x\0")
+
+
 def test_a_pipe_is_not_waited_for(pets: Path) -> None:
     os.mkfifo(pets / "pipe.png")
     assert "got 1 of 1 that are not there" in refusal(write(pets / "t.csv", "file,label\npipe.png,cat"))
@@ -927,6 +937,13 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     assert "the same classes, got other names in 'train.parquet' than in 'test.parquet'" in refused(
         "test.parquet", good, hugging_face(["x", "y"])
     )
+    (tmp_path / "train.parquet").rename(tmp_path / "1.parquet")
+    with_split = good | {"split": ["test"]}
+    assert (
+        "all or none name parts in a column, got one in '2.parquet' and none in '1.parquet'"
+        in refused("2.parquet", with_split, hugging_face())
+    )
+    (tmp_path / "1.parquet").rename(tmp_path / "train.parquet")
     assert "in the same column, got 'img', 'image'" in refused(
         "test.parquet", {"img": [b"x"], "label": [0]}
     )
@@ -967,7 +984,7 @@ def test_a_path_that_is_not_there(tmp_path: Path) -> None:
     )
     assert refusal(tmp_path / "x/y.csv").endswith(f"no 'x' in {tmp_path}. Known: labels.csv.")
     (tmp_path / "empty").mkdir()
-    assert refusal(tmp_path / "empty/x").endswith("The folder is empty.")
+    assert refusal(tmp_path / "empty/x").endswith("There is nothing that can be listed.")
 
 
 @pytest.mark.parametrize(
@@ -981,6 +998,17 @@ def test_a_folder_takes_no_settings_of_tables(tmp_path: Path, option: str) -> No
         f"{option} must be left out for the folder {tmp_path.name}, which is no table"
     )
     assert message.endswith(f"Leave out {flag}.")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x\0.csv"])
+def test_a_path_that_no_system_takes(tmp_path: Path, name: str) -> None:
+    assert "data must be a file or folder that " in refusal(tmp_path / name)
+
+
+def test_a_parquet_file_among_images_is_no_image(tmp_path: Path) -> None:
+    write_images(tmp_path, "cat/1.png", "dog/2.png")
+    write_parquet(tmp_path / "metadata.parquet", {"x": [1]})
+    assert listed(tmp_path).left_out == {"not an image by its name": 1}
 
 
 def test_the_name_is_without_the_path(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:

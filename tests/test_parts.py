@@ -175,6 +175,7 @@ def test_what_the_listing_left_out_stays_counted() -> None:
             of_words("train:a train:b test:a test:b validation:d validation:d train:"),
             r"labels of the validation part must occur in the training part, got 'd' \(2\)",
         ),
+        (listing(["a", "b\ud800"] * 2), r"names of classes must be text.*got 'b\\ud800'"),
         (of_words("train:a train:b train:a train:b validation:a"), "a labeled test image, got none"),
         (of_words("train:a train:b train:a train:b test:"), "a labeled test image, got none"),
         (of_words("test:a test:b test:a test:b"), "a labeled training image, got none"),

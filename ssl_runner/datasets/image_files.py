@@ -91,8 +91,8 @@ class Inside:
         """
         try:
             real = (self.root / name).resolve()
-        except (OSError, RuntimeError):  # a symlink to itself
-            real = self._real / name
+        except (OSError, RuntimeError, ValueError):  # a symlink to itself, too long, a zero byte
+            return self._real / name  # nothing can be read there
         if not real.is_relative_to(self._real):
             raise DataError(
                 f"{self.root}: images must lie in this folder, got {shown(name)}, a symlink to "
@@ -109,5 +109,5 @@ def files_in(folder: Path) -> dict[str, bool]:
     try:
         with os.scandir(folder) as entries:
             return {entry.name: entry.is_symlink() for entry in entries if entry.is_file()}
-    except OSError:
+    except (OSError, ValueError):
         return {}

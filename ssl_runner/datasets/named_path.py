@@ -1,5 +1,6 @@
 """From a path that the user names to a listing of its images."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,10 +39,17 @@ def list_images(path: Path, files: FileSettings, say: Callable[[str], None]) -> 
     from ssl_runner.datasets.parquet import holds_images, list_parquet
     from ssl_runner.datasets.tables import list_table
 
-    named = Path(path).expanduser().absolute()
+    named = path.expanduser().absolute()
     path = named.resolve() if named.name in ("", "..") else named
     suffix = path.suffix.lower()
-    if path.is_dir():
+    try:
+        is_folder, is_there = path.is_dir(), path.exists()
+    except (OSError, ValueError) as error:  # too long, below a locked folder, or with a zero byte
+        raise DataError(
+            f"{shown(str(path))}: data must be a file or folder that can be read "
+            f"({getattr(error, 'strerror', None) or error}). Is the path right?"
+        ) from None
+    if is_folder:
         if parquet := _parquet_below(path):
             _refuse_unused(
                 files, ("image_dir", "header", "encoding"), f"{path.name}, Parquet files with images"
@@ -50,7 +58,7 @@ def list_images(path: Path, files: FileSettings, say: Callable[[str], None]) -> 
         unused = ("image_dir", "file_column", "label_column", "split_column", "header", "encoding")
         _refuse_unused(files, unused, f"the folder {path.name}, which is no table")
         return list_folder(path, files, say)
-    if not path.exists():
+    if not is_there:
         raise _missing(path)
     if suffix not in TABLES or not path.is_file():
         fix = _INSTEAD.get(suffix, "Name a table of files and labels, or a folder of images.")
@@ -67,12 +75,20 @@ def list_images(path: Path, files: FileSettings, say: Callable[[str], None]) -> 
 
 
 def _parquet_below(folder: Path) -> list[str]:
-    """The Parquet files in a folder and those below it, unless there are folders of images."""
-    return [
-        name.as_posix()
-        for name in (path.relative_to(folder) for path in folder.rglob("*.parquet"))
-        if not any(part.startswith(".") for part in name.parts)
-    ]
+    """The Parquet files in a folder and those below it; none if images are there as well."""
+    from ssl_runner.datasets.folders import IMAGES
+
+    found: list[str] = []
+    for above, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if any(name.lower().endswith(IMAGES) for name in names):
+            return []
+        found += [
+            (Path(above) / name).relative_to(folder).as_posix()
+            for name in names
+            if name.lower().endswith(".parquet") and not name.startswith(".")
+        ]
+    return found
 
 
 def _refuse_unused(files: FileSettings, names: tuple[str, ...], what: str) -> None:
@@ -88,9 +104,12 @@ def _refuse_unused(files: FileSettings, names: tuple[str, ...], what: str) -> No
 
 def _missing(path: Path) -> DataError:
     above = next(folder for folder in path.parents if folder.is_dir())
-    there = sorted(entry.name for entry in above.iterdir() if not entry.name.startswith("."))
+    try:
+        there = sorted(entry.name for entry in above.iterdir() if not entry.name.startswith("."))
+    except OSError:
+        there = []
     lost = path.relative_to(above).parts[0]
-    hint = did_you_mean(lost, there[:20]) if there else "The folder is empty."
+    hint = did_you_mean(lost, there[:20]) if there else "There is nothing that can be listed."
     return DataError(
         f"{path}: data must be a file or folder that exists, got no {shown(lost)} in {above}. {hint}"
     )

@@ -170,7 +170,8 @@ def list_parquet(root: Path, names: Sequence[str], files: FileSettings, say: Say
     named_parts = _parts_by_word(root, ordered, words) if names else None
 
     labels: Texts = []
-    parts: list[Part] | None = []
+    parts: list[Part] = []
+    with_parts: dict[bool, str] = {}
     group_rows: list[list[int]] = []
     image_columns: dict[str, None] = {}
     class_names: dict[tuple[str, ...] | None, str] = {}
@@ -194,11 +195,12 @@ def list_parquet(root: Path, names: Sequence[str], files: FileSettings, say: Say
             labels += clean_labels(texts, files.unlabeled_marker)
             class_names.setdefault(known, name)
         if named_parts is not None and files.split_column is None:
-            parts = parts if parts is None else parts + [named_parts[name]] * sum(rows)
+            own: list[Part] | None = [named_parts[name]] * sum(rows)
         else:
             own = _own_parts(path, file, files)
-            parts = None if parts is None or own is None else parts + own
-    _refuse_different(root, image_columns, class_names)
+        parts += own or []
+        with_parts.setdefault(own is not None, name)
+    _refuse_different(root, image_columns, class_names, with_parts)
     if not labels:
         raise DataError(f"{root}: must have a row for each image, got none. Is it the right file?")
     labeled = len(labels) - labels.count(None)
@@ -210,7 +212,7 @@ def list_parquet(root: Path, names: Sequence[str], files: FileSettings, say: Say
         name=root.name,
         encoded=ParquetImages(folder, ordered, next(iter(image_columns)), group_rows),
         labels=labels,
-        parts=parts,
+        parts=parts if True in with_parts else None,
         left_out={},
         class_names=next(iter(class_names), None),
     )
@@ -298,8 +300,17 @@ def _has_bytes(file: Any, image: str) -> bool:
 
 
 def _refuse_different(
-    root: Path, image_columns: dict[str, None], class_names: dict[tuple[str, ...] | None, str]
+    root: Path,
+    image_columns: dict[str, None],
+    class_names: dict[tuple[str, ...] | None, str],
+    with_parts: dict[bool, str],
 ) -> None:
+    if len(with_parts) > 1:
+        raise DataError(
+            f"{root}: of its Parquet files, all or none name parts in a column, got one in "
+            f"{shown(with_parts[True])} and none in {shown(with_parts[False])}. Add the column, or "
+            "take it out."
+        )
     if len(image_columns) > 1:
         found = ", ".join(map(shown, image_columns))
         raise DataError(

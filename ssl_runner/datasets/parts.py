@@ -110,9 +110,16 @@ def assign(listing: Listing, files: FileSettings) -> Parts:
 
 
 def _class_names(listing: Listing) -> tuple[str, ...]:
-    if listing.class_names is not None:
-        return listing.class_names
-    return tuple(natural_order({label for label in listing.labels if label is not None}))
+    names = listing.class_names
+    if names is None:
+        names = tuple(natural_order({label for label in listing.labels if label is not None}))
+    for name in names:
+        if any("\ud800" <= sign <= "\udfff" for sign in name):
+            raise DataError(
+                f"{listing.name}: names of classes must be text that can be written as UTF-8, got "
+                f"{shown(name)}. Rename that class."
+            )
+    return names
 
 
 def _count(labels: Indices, classes: int) -> Indices:

@@ -75,7 +75,7 @@ def list_table(path: Path, files: FileSettings, say: Say) -> Listing:
 
 def _image_folder(path: Path, image_dir: str | None) -> Path:
     root = path.parent if image_dir is None else Path(image_dir)
-    if not root.is_dir():
+    if not _is(Path.is_dir, root):
         there = [entry.name for entry in root.parent.iterdir()] if root.parent.is_dir() else []
         hint = did_you_mean(root.name, there) if there else "Is the path right?"
         raise DataError(f"--image-dir must be a folder, got {shown(str(root))}. {hint}")
@@ -180,9 +180,17 @@ def _refuse_missing(table: Table, root: Path, names: list[str]) -> None:
 
 def _where_else(root: Path, name: str) -> str:
     """The likely fix for a file that is not there."""
-    if (root / name.replace("\\", "/")).is_file():
+    if _is(Path.is_file, root / name.replace("\\", "/")):
         return "Write / between folders."
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        if (folder / name).is_file():
+        if _is(Path.is_file, folder / name):
             return f"Try --image-dir {folder}."
     return "Name their folder: --image-dir."
+
+
+def _is(kind: Callable[[Path], bool], path: Path) -> bool:
+    """Whether a path is of a kind; no, if the system refuses such a path."""
+    try:
+        return kind(path)
+    except (OSError, ValueError):
+        return False
