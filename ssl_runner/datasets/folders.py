@@ -47,7 +47,8 @@ def list_folder(root: Path, files: FileSettings, say: Say) -> Listing:
     ]
     if not found:
         raise _no_images(root, left_out)
-    folder_keys: dict[str, Key] = {folder: natural_key(folder) for _, folder, _, _ in found}
+    folders = {folder for _, folder, _, _ in found}
+    folder_keys: dict[str, Key] = {folder: natural_key(folder) for folder in folders}
     found.sort(key=lambda image: (natural_key(image[0]), folder_keys[image[1]]))
     marker = files.unlabeled_marker
     labels = [None if label == marker else label for _, _, label, _ in found]

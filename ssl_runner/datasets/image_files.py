@@ -26,7 +26,8 @@ class FileImages:
 
     def __init__(self, root: Path, names: Iterable[str]) -> None:
         self.root = root.absolute()
-        self._set_names(b"".join(os.fsencode(name) + b"\0" for name in names))
+        # Each name ends with a zero byte, the one that none can have in it.
+        self._set_names(os.fsencode("".join(f"{name}\0" for name in names)))
 
     def _set_names(self, names: bytes) -> None:
         self._names = names
