@@ -20,7 +20,7 @@ from PIL import Image
 from ssl_runner.datasets.image_files import CHUNK, FileImages
 from ssl_runner.datasets.listing import Encoded, Listing
 from ssl_runner.datasets.named_path import list_images
-from ssl_runner.datasets.parquet import LEAST_ROWS, MOST_PIECES, ParquetImages
+from ssl_runner.datasets.parquet_images import LEAST_ROWS, MOST_PIECES, ParquetImages
 from ssl_runner.datasets.parts import assign
 from ssl_runner.datasets.settings import FileSettings
 from ssl_runner.errors import DataError, InputError

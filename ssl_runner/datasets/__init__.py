@@ -10,7 +10,7 @@
 | `tables.py`, `text_tables.py` | a table of files and labels; a CSV, TSV or JSONL file as columns |
 | `columns.py`, `arrow_columns.py` | which column holds what; a Parquet file's columns as text |
 | `folders.py`, `image_files.py` | images in folders named after classes; images in files of their own |
-| `parquet.py` | Parquet files with the images inside |
+| `parquet.py`, `parquet_images.py` | Parquet files with the images inside; images in their rows |
 | `parts.py`, `natural.py` | which image goes where, its class as a number; natural order |
 | `duplicates.py` | images with equal content |
 | `fashion_mnist.py` | where Fashion-MNIST is looked for, how its files are checked and read |

@@ -30,6 +30,9 @@ PARTS: dict[str, Part] = {
 }
 """The words for the parts, in lower case: in a column, and as names of folders and files."""
 
+WITHOUT_LABELS = ("unlabeled", "unlabelled")
+"""The words for training images without a label, in lower case, as names of folders and files."""
+
 _IS_TRAIN: dict[str, Part] = {"true": "train", "1": "train", "false": "test", "0": "test"}
 
 

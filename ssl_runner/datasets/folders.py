@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ssl_runner.datasets.columns import PARTS
+from ssl_runner.datasets.columns import PARTS, WITHOUT_LABELS
 from ssl_runner.datasets.image_files import FileImages, Inside
 from ssl_runner.datasets.listing import Listing, Part
 from ssl_runner.datasets.natural import Key, natural_key
@@ -14,8 +14,6 @@ from ssl_runner.errors import DataError, shown
 
 IMAGES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 """How the names of images end, in lower case."""
-
-UNLABELED_FOLDERS = ("unlabeled", "unlabelled")
 
 NOT_AN_IMAGE, NO_CLASS = "not an image by its name", "in no class folder"
 
@@ -103,7 +101,7 @@ def _groups(inside: Inside, left_out: Counter[str]) -> Iterator[Group]:
     for top in tops:
         if top in words:
             yield from _classes(top, _class_folders(inside, top, left_out), words[top])
-        elif top.lower() in UNLABELED_FOLDERS:
+        elif top.lower() in WITHOUT_LABELS:
             yield top, None, "train"
         else:
             raise DataError(
@@ -121,7 +119,7 @@ def _class_folders(inside: Inside, folder: str, left_out: Counter[str]) -> list[
 
 def _classes(above: str, folders: list[str], part: Part | None) -> Iterator[Group]:
     for name in folders:
-        label = None if name.lower() in UNLABELED_FOLDERS else name
+        label = None if name.lower() in WITHOUT_LABELS else name
         yield (f"{above}/{name}" if above else name), label, part
 
 

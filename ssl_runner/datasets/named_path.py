@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from ssl_runner.datasets.folders import IMAGES, list_folder
 from ssl_runner.datasets.listing import Listing
 from ssl_runner.datasets.settings import FileSettings
 from ssl_runner.errors import DataError, InputError, did_you_mean, shown
@@ -35,7 +36,6 @@ def list_images(path: Path, files: FileSettings, say: Callable[[str], None]) -> 
         InputError: If a setting does not fit what the path is.
         DataError: If there is no such path, or nothing at it that can be listed: what, and what helps.
     """
-    from ssl_runner.datasets.folders import list_folder
     from ssl_runner.datasets.parquet import holds_images, list_parquet
     from ssl_runner.datasets.tables import list_table
 
@@ -76,8 +76,6 @@ def list_images(path: Path, files: FileSettings, say: Callable[[str], None]) -> 
 
 def _parquet_below(folder: Path) -> list[str]:
     """The Parquet files in a folder and those below it; none if images are there as well."""
-    from ssl_runner.datasets.folders import IMAGES
-
     found: list[str] = []
     for above, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
