@@ -119,7 +119,7 @@ def missing_column(where: Path, names: Sequence[str], what: str) -> DataError:
     return DataError(
         f"{where}: must have a column of {what}s, got none that is named {', '.join(USUAL[what][:3])}… "
         f"{_columns(names)} Name it: --{what}-column, by name or by position from 0 (a table whose "
-        "first line is data needs --no-header)."
+        "first line is data needs --header no)."
     )
 
 
