@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from ssl_runner.labels import UNLABELED
 from ssl_runner.loader import Batch, PartiallyLabeledDataset, collate, make_loader
 from ssl_runner.sampler import (
     LABELED_KIND,
-    UNLABELED,
     UNLABELED_KIND,
     HomogeneousBatchSampler,
     RankBatch,
