@@ -17,7 +17,7 @@ class Batch:
     """One rank's images of a step.
 
     Attributes:
-        images: uint8, (B, C, H, W).
+        images: uint8, or floating as a transform has made them, (B, C, H, W).
         targets: int64, (B,); `UNLABELED` throughout in a batch of that kind.
         indices: Places of the images in the training set, (B,).
         step, kind, size, start, own, weight: As in `RankBatch`.
@@ -32,6 +32,21 @@ class Batch:
     start: int
     own: int
     weight: float
+
+    @classmethod
+    def of(cls, indices: RankBatch, images: torch.Tensor, targets: torch.Tensor) -> "Batch":
+        """The batch at these indices, with their place in the epoch."""
+        return cls(
+            images,
+            targets,
+            indices=indices,
+            step=indices.step,
+            kind=indices.kind,
+            size=indices.size,
+            start=indices.start,
+            own=indices.own,
+            weight=indices.weight,
+        )
 
     def pin_memory(self) -> "Batch":
         """The same with its tensors in pinned memory; `DataLoader(pin_memory=True)` calls it."""
@@ -67,17 +82,8 @@ class PartiallyLabeledDataset(Dataset[Any]):
 
     def __getitems__(self, indices: RankBatch) -> Batch:
         """A whole batch, gathered at once."""
-        return Batch(
-            _gather(self.images_NCHW, indices),
-            _gather(self.targets_N, indices),
-            indices=indices,
-            step=indices.step,
-            kind=indices.kind,
-            size=indices.size,
-            start=indices.start,
-            own=indices.own,
-            weight=indices.weight,
-        )
+        images, targets = (_gather(rows, indices) for rows in (self.images_NCHW, self.targets_N))
+        return Batch.of(indices, images, targets)
 
 
 def _gather(rows: np.ndarray | torch.Tensor, indices: list[int]) -> torch.Tensor:
@@ -97,7 +103,20 @@ def collate(batch: Any) -> Batch:
 
 
 def make_loader(
-    dataset: PartiallyLabeledDataset, sampler: HomogeneousBatchSampler, pin_memory: bool = False
+    dataset: Dataset[Any],
+    sampler: HomogeneousBatchSampler,
+    pin_memory: bool = False,
+    num_workers: int = 0,
 ) -> "DataLoader[Batch]":
-    """A loader in this process: gathering rows takes microseconds, sending them takes longer."""
-    return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, pin_memory=pin_memory)
+    """A loader of a data set whose `__getitems__` gives a `Batch`.
+
+    By default in this process: gathering rows takes microseconds, sending them takes longer. Files are
+    decoded faster in several (`num_workers`).
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        num_workers=num_workers,
+    )

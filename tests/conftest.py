@@ -1,8 +1,11 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from unittest import mock
 
@@ -114,3 +117,25 @@ def of_all_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all of pytest's processes share."""
     shared = tmp_path_factory.getbasetemp()
     return shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Path], str]]:
+    """Start web servers on this machine: a folder in, its URL out."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    servers = []
+
+    def start_server(folder: Path) -> str:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}/"
+
+    yield start_server
+    for server in servers:
+        server.shutdown()
+        server.server_close()

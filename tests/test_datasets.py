@@ -10,9 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -572,28 +570,6 @@ def test_where_the_cache_is_without_being_told(monkeypatch: pytest.MonkeyPatch) 
 
 
 # --- Downloads
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[Path], str]]:
-    """Start web servers on this machine: a folder in, its URL out."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    servers = []
-
-    def start_server(folder: Path) -> str:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        return f"http://127.0.0.1:{server.server_port}/"
-
-    yield start_server
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture

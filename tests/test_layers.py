@@ -14,7 +14,17 @@ ROOMS = (
     *("ssl_runner", "lazy", "errors", "labels", "metrics", "checkpoint_name", "time_limit", "testing"),
     *("settings", "imports", "keyed_random", "cache", "storage"),
     *("config", "identity", "study", "command"),
-    *("split", "datasets", "sampler", "loader", "augment", "models", "methods"),
+    *(
+        "split",
+        "datasets",
+        "sampler",
+        "loader",
+        "image_files",
+        "parquet_shards",
+        "augment",
+        "models",
+        "methods",
+    ),
     *("train", "checkpoint", "results", "versions", "trial", "report", "tune"),
 )
 

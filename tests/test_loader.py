@@ -3,16 +3,20 @@
 import pickle
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 
+from ssl_runner.image_files import ImageFiles
+from ssl_runner.labels import UNLABELED
 from ssl_runner.loader import Batch, PartiallyLabeledDataset, collate, make_loader
 from ssl_runner.sampler import (
     LABELED_KIND,
-    UNLABELED,
     UNLABELED_KIND,
     HomogeneousBatchSampler,
     RankBatch,
@@ -35,6 +39,14 @@ def read_only(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def write_images(folder: Path) -> list[Path]:
+    """`IMAGES_NCHW` as files."""
+    paths = [folder / f"{index}.png" for index in range(N)]
+    for path, image_CHW in zip(paths, IMAGES_NCHW, strict=True):
+        Image.fromarray(image_CHW.transpose(1, 2, 0)).save(path)
+    return paths
+
+
 STORAGES: dict[str, Callable[[np.ndarray], Any]] = {
     "array": np.copy,
     "read-only array": read_only,  # as it comes out of Ray's object store
@@ -42,16 +54,32 @@ STORAGES: dict[str, Callable[[np.ndarray], Any]] = {
 }
 
 
+DATASETS = [*STORAGES, "files"]
+
+
+@pytest.fixture
+def make_dataset(tmp_path: Path) -> Callable[[str], Any]:
+    """Makes the same data set in any form."""
+
+    def make(form: str) -> Any:
+        if form == "files":
+            return ImageFiles(write_images(tmp_path), TARGETS_N, pil_to_tensor)
+        return PartiallyLabeledDataset(STORAGES[form](IMAGES_NCHW), STORAGES[form](TARGETS_N))
+
+    return make
+
+
 def make_sampler(**arguments: Any) -> HomogeneousBatchSampler:
     arguments = {"batch_size": 8, "num_replicas": 1, "rank": 0} | arguments
     return HomogeneousBatchSampler(LABELED, UNLABELED_POOL, **arguments)
 
 
-@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("form", DATASETS)
 @pytest.mark.parametrize("world_size", [1, 3, 9])
-def test_every_batch_has_the_pixels_and_targets_of_its_indices(storage: str, world_size: int) -> None:
-    store = STORAGES[storage]
-    dataset = PartiallyLabeledDataset(store(IMAGES_NCHW), store(TARGETS_N))
+def test_every_batch_has_the_pixels_and_targets_of_its_indices(
+    form: str, world_size: int, make_dataset: Callable[[str], Any]
+) -> None:
+    dataset = make_dataset(form)
     assert len(dataset) == N
     for rank in range(world_size):
         sampler = make_sampler(num_replicas=world_size, rank=rank)
@@ -71,9 +99,11 @@ def test_every_batch_has_the_pixels_and_targets_of_its_indices(storage: str, wor
                 assert getattr(batch, name) == getattr(of_rank, name)
 
 
-def test_an_unlabeled_batch_has_no_targets_and_a_labeled_one_has_them_all() -> None:
-    dataset = PartiallyLabeledDataset(IMAGES_NCHW, TARGETS_N)
-    for batch in make_loader(dataset, make_sampler()):
+@pytest.mark.parametrize("form", DATASETS)
+def test_an_unlabeled_batch_has_no_targets_and_a_labeled_one_has_them_all(
+    form: str, make_dataset: Callable[[str], Any]
+) -> None:
+    for batch in make_loader(make_dataset(form), make_sampler()):
         assert (batch.targets == UNLABELED).tolist() == [batch.kind == UNLABELED_KIND] * len(
             batch.targets
         )
@@ -114,18 +144,20 @@ def test_no_pixel_of_a_batch_that_is_passed_over_is_fetched(order: str) -> None:
     assert set(dataset.fetched) == set(range(N))
 
 
-def test_one_image_can_be_looked_at() -> None:
-    for storage in ("array", "tensor"):
-        store = STORAGES[storage]
-        image, target = PartiallyLabeledDataset(store(IMAGES_NCHW), store(TARGETS_N))[5]
-        assert image.dtype == torch.uint8
-        assert image.shape == (3, 4, 5)
-        assert set(image.flatten().tolist()) == {5}
-        assert target.item() == 5
+@pytest.mark.parametrize("form", DATASETS)
+def test_one_image_can_be_looked_at(form: str, make_dataset: Callable[[str], Any]) -> None:
+    image, target = make_dataset(form)[5]
+    assert image.dtype == torch.uint8
+    assert image.shape == (3, 4, 5)
+    assert set(image.flatten().tolist()) == {5}
+    assert target.item() == 5
 
 
-def test_a_batch_reaches_the_loop_as_it_was_gathered() -> None:
-    dataset = PartiallyLabeledDataset(IMAGES_NCHW, TARGETS_N)
+@pytest.mark.parametrize("form", DATASETS)
+def test_a_batch_reaches_the_loop_as_it_was_gathered(
+    form: str, make_dataset: Callable[[str], Any]
+) -> None:
+    dataset = make_dataset(form)
     batch = dataset.__getitems__(next(iter(make_sampler())))
     assert collate(batch) is batch
     again = pickle.loads(pickle.dumps(batch))

@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from ssl_runner.command import parse
 from ssl_runner.datasets import load_dataset
 from ssl_runner.models import build_model
 from ssl_runner.study import sweep_from_settings
+from tests.test_sampler import forks
 
 ROOT = Path(__file__).parent.parent
 # The directory may be another user's, as in a container.
@@ -170,6 +172,21 @@ def test_the_examples_of_own_code_work(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(load_dataset("my_data:letters").train) == 6
     model = build_model("my_model:Linear", 3, (5, 4), 3, 0.25)
     assert model(torch.zeros(2, 3, 5, 4)).shape == (2, 3)
+
+
+@forks
+def test_the_example_of_files_decoded_at_use_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = (b for b in blocks_of("ssl_runner/README.md", "python") if "files_at_use.py" in b)
+    (tmp_path / "images").mkdir()
+    for name in ("cat 1", "cat 2", "what 1", "what 2", "what 3"):
+        Image.new("RGB", (4, 3)).save(tmp_path / "images" / f"{name}.png")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "files_at_use.py", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    shapes = sorted(re.findall(r"Size\((\[\d, .*?, 4\])\)", " ".join(lines)))
+    assert shapes == ["[2, 3, 3, 4]", "[3, 3, 3, 4]"]
 
 
 def file_map() -> list[tuple[list[str], str]]:

@@ -21,10 +21,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torchvision.transforms.functional import pil_to_tensor
 
 import ssl_runner
 from ssl_runner import EpochPlan, HomogeneousBatchSampler, keyed_random
+from ssl_runner.image_files import ImageFiles
 from ssl_runner.keyed_random import EXACT_UP_TO, Permutation, scattered
 from ssl_runner.sampler import (
     LABELED_KIND,
@@ -683,13 +686,36 @@ class Echo(Dataset[Any]):
         return batch, os.getpid()
 
 
+class FileEcho(Echo):
+    """The same, having decoded each batch's images: file i holds the number i, as its index says."""
+
+    def __init__(self, folder: Path) -> None:
+        count = max(len(POOLS["labeled"]) + len(POOLS["unlabeled"]), 1)
+        paths = [folder / f"{i}.png" for i in range(count)]
+        for i, path in enumerate(paths):
+            Image.new("L", (2, 3), i).save(path)
+        self.files = ImageFiles(paths, np.arange(count), pil_to_tensor, mode="L")
+
+    def __getitems__(self, batch: RankBatch) -> tuple[RankBatch, int]:
+        loaded = self.files.__getitems__(batch)
+        assert loaded.targets.tolist() == [i % len(self.files) for i in batch]
+        assert loaded.images.flatten(1).tolist() == [[target] * 6 for target in loaded.targets]
+        assert isinstance(loaded.indices, RankBatch)
+        return loaded.indices, os.getpid()
+
+
+ECHOES: dict[str, Callable[[Path], Echo]] = {"indices": lambda folder: Echo(), "files": FileEcho}
+
+
 def as_it_is(batch: Any) -> Any:
     return batch
 
 
-def echo_loader(one: HomogeneousBatchSampler, workers: int, persistent: bool) -> "DataLoader[Any]":
+def echo_loader(
+    echo: Echo, one: HomogeneousBatchSampler, workers: int, persistent: bool
+) -> "DataLoader[Any]":
     return DataLoader(
-        Echo(),
+        echo,
         batch_sampler=one,
         collate_fn=as_it_is,
         num_workers=workers,
@@ -702,12 +728,16 @@ forks = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:Depreca
 
 
 @forks
+@pytest.mark.parametrize("loaded", ECHOES)
 @pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
-def test_cut_while_a_loader_fetches_ahead(make: Make, workers: int, persistent: bool) -> None:
+def test_cut_while_a_loader_fetches_ahead(
+    make: Make, loaded: str, workers: int, persistent: bool, tmp_path: Path
+) -> None:
+    echo = ECHOES[loaded](tmp_path)
     whole = epoch_of(make, 0)
     cut = len(whole) // 3
     one = make()
-    loader = echo_loader(one, workers, persistent)
+    loader = echo_loader(echo, one, workers, persistent)
     seen: list[Step] = []
     if cut:
         for batch, process in loader:
@@ -720,7 +750,7 @@ def test_cut_while_a_loader_fetches_ahead(make: Make, workers: int, persistent: 
     assert state["step"] == (seen[-1][0] + 1 if seen else 0)
 
     other = elsewhere(make)
-    loader = echo_loader(other, workers, persistent)
+    loader = echo_loader(echo, other, workers, persistent)
     other.load_state_dict(state)
     assert len(loader) == len(whole) - cut
     seen += [(batch.step, batch.kind, list(batch)) for batch, _ in loader]

@@ -14,7 +14,9 @@
 | `parts.py`, `natural.py` | which image goes where, its class as a number; natural order |
 | `duplicates.py` | images with equal content |
 | `fashion_mnist.py` | where Fashion-MNIST is looked for, how its files are checked and read |
-| `fetch.py` | the two ways to download it |
+| `torchvision_sets.py` | MNIST, CIFAR10, STL10 and the like, found and read by torchvision's classes |
+| `digits.py` | scikit-learn's digits |
+| `fetch.py` | the two ways to download |
 | `picture.py` | a grid of images with their class names |
 """
 

@@ -5,6 +5,10 @@ from pathlib import Path
 
 from ssl_runner.command import Parser, run_main
 from ssl_runner.errors import InputError
+from ssl_runner.labels import UNLABELED
+
+NO_LABEL = "(no label)"
+"""What stands for a class where there is none."""
 
 GRID = 3
 """Rows and columns of the picture."""
@@ -36,15 +40,20 @@ def main() -> int:
     fraction = settings.label_fraction
     dataset = load_dataset(options.dataset, options.data_dir)
     train, test = dataset.train, dataset.test
-    labeled = split_labels(train.labels, fraction, options.seed)
+    known = np.flatnonzero(train.labels != UNLABELED)
+    labeled = known[split_labels(train.labels[known], fraction, options.seed)]
+    columns = {"training": train.labels, f"labeled at {fraction:g}": train.labels[labeled]}
+    if dataset.validation is not None:
+        columns["validation"] = dataset.validation.labels
+    columns["test"] = test.labels
     table = Table(title=dataset.name)
-    for heading in ("class", "training", f"labeled at {fraction:g}", "test"):
+    for heading in ("class", *columns):
         table.add_column(heading, justify="left" if heading == "class" else "right")
-    counts = [
-        np.bincount(labels, minlength=len(train.class_names))
-        for labels in (train.labels, train.labels[labeled], test.labels)
-    ]
-    for name, *numbers in zip(train.class_names, *counts, strict=True):
+    names = train.class_names
+    if len(known) < len(train):
+        names += (NO_LABEL,)  # UNLABELED, -1, is also the last place
+    counts = [np.bincount(labels % len(names), minlength=len(names)) for labels in columns.values()]
+    for name, *numbers in zip(names, *counts, strict=True):
         table.add_row(name, *(f"{number:,}" for number in numbers))
     table.add_section()
     table.add_row("all", *(f"{number.sum():,}" for number in counts))
@@ -52,10 +61,18 @@ def main() -> int:
     console.print(table)
     channels, height, width = train.images.shape[1:]
     console.print(f"images: {height}×{width}, {channels} channels, uint8; digest {dataset.digest}")
-    chosen = np.random.default_rng(options.seed).choice(len(train.labels), GRID * GRID, replace=False)
-    names = [train.class_names[label] for label in train.labels[chosen]]
+    if dataset.test_fraction is not None:
+        console.print(
+            f"test: a share of {dataset.test_fraction:.4g} of the labeled images, drawn by class"
+        )
+    if dataset.left_out:
+        console.print(f"left out: {dataset.left_out:,} ({dataset.left_out_why})")
+    chosen = np.random.default_rng(options.seed).choice(
+        len(train), min(GRID * GRID, len(train)), replace=False
+    )
+    texts = [names[label] for label in train.labels[chosen]]
     try:
-        draw_grid(train.images[chosen], names, GRID).save(options.picture)
+        draw_grid(train.images[chosen], texts, GRID).save(options.picture)
     except (OSError, ValueError) as error:
         raise InputError(
             f"--picture must be a writable picture file, got {str(options.picture)!r} "

@@ -1,4 +1,4 @@
-"""The two ways to download Fashion-MNIST: torchvision's, and Debian's archive."""
+"""The two ways to download: torchvision's and, for Fashion-MNIST, Debian's archive."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -62,8 +62,42 @@ def why_unreachable(url: str, seconds: float) -> str | None:
     return outcome[0] if outcome else f"no answer in {seconds:g} s"
 
 
+def first_reachable(urls: Mapping[str, str]) -> str:
+    """The first place whose URL answers.
+
+    Args:
+        urls: A URL to ask for, by the name of its place.
+
+    Raises:
+        DataError: If none does: each place, and why.
+    """
+    problems = {}
+    for place, url in urls.items():
+        problem = why_unreachable(url, PROBE_SECONDS)
+        if problem is None:
+            return place
+        problems[place] = problem
+    raise DataError("; ".join(f"{place}: {problem}" for place, problem in problems.items()))
+
+
+def download(ask: Callable[[], object]) -> None:
+    """Call what makes torchvision download; it shows a progress bar.
+
+    Raises:
+        DataError: If the download fails, or stalls.
+    """
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(STALL_SECONDS)  # torchvision sets none, and could wait forever
+    try:
+        ask()
+    except (OSError, RuntimeError, HTTPException) as error:
+        raise DataError(" ".join(str(error).split())) from error
+    finally:
+        socket.setdefaulttimeout(before)
+
+
 def fetch_with_torchvision(work: Path, say: Callable[[str], None]) -> Path:
-    """Download through torchvision, which shows a progress bar.
+    """Download through torchvision.
 
     Args:
         work: An empty folder to download into.
@@ -77,23 +111,10 @@ def fetch_with_torchvision(work: Path, say: Callable[[str], None]) -> Path:
     """
     from torchvision.datasets import FashionMNIST
 
-    problems = {}
-    for mirror in FashionMNIST.mirrors:
-        problem = why_unreachable(mirror + FashionMNIST.resources[0][0], PROBE_SECONDS)
-        if problem is None:
-            break
-        problems[mirror] = problem
-    else:
-        raise DataError("; ".join(f"{mirror}: {problem}" for mirror, problem in problems.items()))
+    first = FashionMNIST.resources[0][0]
+    mirror = first_reachable({mirror: mirror + first for mirror in FashionMNIST.mirrors})
     say(f"Fashion-MNIST: downloading 31 MB from {mirror}")
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(STALL_SECONDS)  # torchvision sets none, and could wait forever
-    try:
-        FashionMNIST(str(work), download=True)
-    except (OSError, RuntimeError, HTTPException) as error:
-        raise DataError(" ".join(str(error).split())) from error
-    finally:
-        socket.setdefaulttimeout(before)
+    download(lambda: FashionMNIST(str(work), download=True))
     return work
 
 

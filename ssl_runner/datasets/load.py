@@ -2,15 +2,23 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ssl_runner.datasets.arrays import ImageDataset
+from ssl_runner.datasets.digits import load_digits
 from ssl_runner.datasets.fashion_mnist import load_fashion_mnist
+from ssl_runner.datasets.torchvision_sets import SETS, load_torchvision
 from ssl_runner.errors import DataError as DataError
 from ssl_runner.errors import InputError, did_you_mean
 from ssl_runner.imports import import_by_path
 
-_LOADERS = {"fashion_mnist": load_fashion_mnist}
+_LOADERS: dict[str, Callable[[Path | None, Callable[[str], None], bool], ImageDataset]] = {
+    "fashion_mnist": load_fashion_mnist,
+    "digits": load_digits,
+    **{name: partial(load_torchvision, name) for name in SETS},
+}
+"""By name: called with the given folder, `say` and whether it may download."""
 
 
 def load_dataset(
@@ -23,8 +31,8 @@ def load_dataset(
     """A data set by name, or the user's own by import path.
 
     Args:
-        name: `fashion_mnist`, or `package.module:function`, a function without arguments that
-            returns an `ImageDataset`.
+        name: `fashion_mnist`, `digits` or one of torchvision's names; or `package.module:function`, a
+            function without arguments that returns an `ImageDataset`.
         data_dir: The folder with a named data set's files. None: the folder in SSL_RUNNER_DATA, or
             else wherever it can be found or fetched.
         say: Called with each line for the user: where the data came from.

@@ -109,16 +109,7 @@ class HomogeneousBatchSampler(Sampler[list[int]]):
         mu: int = 1,
         skip_unlabeled: bool = False,
     ) -> None:
-        if num_replicas is None or rank is None:
-            group_rank, group_size = _rank_and_size()
-        self.num_replicas = group_size if num_replicas is None else num_replicas
-        self.rank = group_rank if rank is None else rank
-        if self.num_replicas < 1:
-            raise ValueError(f"num_replicas must be at least 1, got {self.num_replicas}. Try 1.")
-        if not 0 <= self.rank < self.num_replicas:
-            raise ValueError(
-                f"rank must be in [0, {self.num_replicas}), got {self.rank}. Ranks count from 0."
-            )
+        self.num_replicas, self.rank = rank_among(num_replicas, rank)
         self.skip_unlabeled = skip_unlabeled
         self.plan = EpochPlan(
             labeled=labeled,
@@ -212,6 +203,24 @@ class HomogeneousBatchSampler(Sampler[list[int]]):
             )
         self.plan = replace(self.plan, epoch=state["epoch"])
         self.step = state["step"]
+
+
+def rank_among(num_replicas: int | None, rank: int | None) -> tuple[int, int]:
+    """Number of ranks and this process's own, by default as torch.distributed's group has them.
+
+    Raises:
+        ValueError: If one is out of its range, or if several processes were started and have no group
+            yet to ask.
+    """
+    if num_replicas is None or rank is None:
+        group_rank, group_size = _rank_and_size()
+        num_replicas = group_size if num_replicas is None else num_replicas
+        rank = group_rank if rank is None else rank
+    if num_replicas < 1:
+        raise ValueError(f"num_replicas must be at least 1, got {num_replicas}. Try 1.")
+    if not 0 <= rank < num_replicas:
+        raise ValueError(f"rank must be in [0, {num_replicas}), got {rank}. Ranks count from 0.")
+    return num_replicas, rank
 
 
 def _rank_and_size() -> tuple[int, int]:
