@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ssl_runner.datasets.settings import DataSettings, FileSettings
+from ssl_runner.datasets.settings import DataSettings, FileSettings, is_path
 from ssl_runner.errors import require
 from ssl_runner.methods.settings import HYPERPARAMETERS, MethodSettings, Value, defaults, neutrals
 from ssl_runner.models.settings import ModelSettings
@@ -87,6 +87,8 @@ class TrialConfig:
         neutral = _neutral_settings(self.unlabeled.method)
         differing = {}
         for name, value in self.resolved().flat().items():
+            if name == "dataset" and is_path(value):
+                continue
             if rule_of(FIELDS[name]).decides and value != neutral[name]:
                 # 1 equals 1.0, and -0.0 equals 0.0
                 as_float = value is not None and is_real(FIELDS[name])

@@ -1,5 +1,6 @@
-"""A data set by name or by import path."""
+"""A data set by name, from files or by import path."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -8,9 +9,10 @@ from pathlib import Path
 from ssl_runner.datasets.arrays import ImageDataset
 from ssl_runner.datasets.digits import load_digits
 from ssl_runner.datasets.fashion_mnist import load_fashion_mnist
+from ssl_runner.datasets.settings import DATASETS, FileSettings
 from ssl_runner.datasets.torchvision_sets import SETS, load_torchvision
 from ssl_runner.errors import DataError as DataError
-from ssl_runner.errors import InputError, did_you_mean
+from ssl_runner.errors import InputError, did_you_mean, shown
 from ssl_runner.imports import import_by_path
 
 _LOADERS: dict[str, Callable[[Path | None, Callable[[str], None], bool], ImageDataset]] = {
@@ -27,33 +29,67 @@ def load_dataset(
     say: Callable[[str], None] = print,
     *,
     fetch: bool = True,
+    files: FileSettings | None = None,
 ) -> ImageDataset:
-    """A data set by name, or the user's own by import path.
+    """A data set by name, from files, or from the user's own function.
 
     Args:
-        name: `fashion_mnist`, `digits` or one of torchvision's names; or `package.module:function`, a
-            function without arguments that returns an `ImageDataset`.
+        name: `fashion_mnist`, `digits` or one of torchvision's names; or the path of a table of files, of
+            Parquet files with images, or of a folder of images; or `package.module:function`, a function
+            without arguments that returns an `ImageDataset`.
         data_dir: The folder with a named data set's files. None: the folder in SSL_RUNNER_DATA, or
             else wherever it can be found or fetched.
-        say: Called with each line for the user: where the data came from.
+        say: Called with each line for the user: where the data came from, and what was left out.
         fetch: Whether a named data set that is not on this machine may be downloaded.
+        files: How files are read, if it is a path; None: as by default.
 
     Raises:
-        InputError: If there is no such data set.
+        InputError: If there is no such data set, or a setting does not apply to it.
         DataError: If its data can't be loaded: what was wrong, and what helps.
     """
-    if ":" in name:
+    files = files or FileSettings()
+    if name not in _LOADERS and ":" not in name:
         if data_dir is not None:
             raise InputError(
-                f"data_dir must be left out for {name!r}, which reads its own data, got {data_dir}."
+                f"data_dir must be left out for {name!r}, a path, got {data_dir}. --image-dir is the "
+                "folder of the files that a table names."
             )
-        return _own_dataset(name)
-    if name not in _LOADERS:
+        return _from_files(name, files, say)
+    for field in dataclasses.fields(files):
+        if (value := getattr(files, field.name)) != field.default:
+            raise InputError(
+                f"{field.name} must be left out for {name!r}, which is no table or folder, got "
+                f"{shown(value)}."
+            )
+    if name in _LOADERS:
+        return _LOADERS[name](data_dir, say, fetch)
+    if data_dir is not None:
         raise InputError(
-            "the data set must be a known name or an import path package.module:function, "
-            f"got {name!r}. {did_you_mean(name, tuple(_LOADERS))}"
+            f"data_dir must be left out for {name!r}, which reads its own data, got {data_dir}."
         )
-    return _LOADERS[name](data_dir, say, fetch)
+    return _own_dataset(name)
+
+
+def _from_files(name: str, files: FileSettings, say: Callable[[str], None]) -> ImageDataset:
+    """The data set at a path, from the cache if it was decoded before."""
+    # With torch's processes and pandas, these take half a second that a named set can do without.
+    from ssl_runner.datasets.load_files import load_files
+    from ssl_runner.datasets.named_path import TABLES, list_images
+    from ssl_runner.datasets.parts import assign
+
+    path = Path(name)
+    if not (path.exists() or "/" in name or path.suffix):
+        raise InputError(
+            "the data set must be a known name, a path, or an import path package.module:function, "
+            f"got {name!r}. {did_you_mean(name, DATASETS)}"
+        )
+    listing = list_images(path, files, say)
+    if path.suffix.lower() not in TABLES:  # a folder, which may be called what a known set is
+        listing = dataclasses.replace(listing, name=f"{listing.name}/")
+    parts = assign(listing, files)
+    for line in parts.notes:
+        say(line)
+    return load_files(listing, files, parts, say)
 
 
 def _own_dataset(path: str) -> ImageDataset:

@@ -4,7 +4,24 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ssl_runner.errors import require
-from ssl_runner.settings import Real, Text, Whole, check, setting
+from ssl_runner.settings import Real, Text, Whole, check, is_import_path, setting
+
+
+DATASETS = (
+    *("fashion_mnist", "digits", "MNIST", "KMNIST", "QMNIST", "EMNIST"),
+    *("EMNIST-byclass", "EMNIST-bymerge", "EMNIST-balanced"),
+    *("EMNIST-letters", "EMNIST-digits", "EMNIST-mnist"),
+    *("USPS", "CIFAR10", "CIFAR100", "SVHN", "STL10"),
+)
+"""The data sets that have a name."""
+
+
+def is_path(dataset: str) -> bool:
+    """Whether a data set is named by its file or folder; else it is a known one, or an import path.
+
+    What is in it is known by its digest alone: where it lies, and what it is called, decide nothing.
+    """
+    return dataset not in DATASETS and not is_import_path(dataset)
 
 
 @dataclass(frozen=True, kw_only=True)
