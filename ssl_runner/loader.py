@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ssl_runner.datasets.mapped import was_read
 from ssl_runner.sampler import HomogeneousBatchSampler, Kind, RankBatch
 
 # N = images, B = images in this rank's batch, C = channels, H and W = height and width
@@ -60,7 +61,7 @@ class Batch:
 
 
 class PartiallyLabeledDataset(Dataset[Any]):
-    """Images in memory, some of them without a label.
+    """Images in memory or mapped from a file, some of them without a label.
 
     Args:
         images_NCHW: uint8 images: an array (it may be read-only), or a tensor on any device, where
@@ -93,7 +94,9 @@ def _gather(rows: np.ndarray | torch.Tensor, indices: list[int]) -> torch.Tensor
         if rows.is_cuda:  # only a copy from pinned memory is asynchronous
             index = index.pin_memory().to(rows.device, non_blocking=True)
         return rows[index]
-    return torch.from_numpy(np.take(rows, indices, axis=0))
+    taken = torch.from_numpy(np.take(rows, indices, axis=0))
+    was_read(rows, len(indices), scattered=True)
+    return taken
 
 
 def collate(batch: Any) -> Batch:

@@ -1,6 +1,7 @@
 """From indices to pixels: the right rows, gathered at once, and none for a batch passed over."""
 
 import pickle
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
+from ssl_runner.datasets.store import map_images
 from ssl_runner.image_files import ImageFiles
 from ssl_runner.labels import UNLABELED
 from ssl_runner.loader import Batch, PartiallyLabeledDataset, collate, make_loader
@@ -47,9 +49,19 @@ def write_images(folder: Path) -> list[Path]:
     return paths
 
 
+def mapped(array: np.ndarray) -> np.ndarray:
+    """The same in a file that is mapped, as decoded images are."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(array.tobytes())
+        file.flush()
+        flat = map_images(file.fileno(), Path(file.name), (array.nbytes, 1, 1, 1))
+        return flat.reshape(-1).view(array.dtype).reshape(array.shape)
+
+
 STORAGES: dict[str, Callable[[np.ndarray], Any]] = {
     "array": np.copy,
     "read-only array": read_only,  # as it comes out of Ray's object store
+    "mapped array": mapped,
     "tensor": torch.tensor,
 }
 

@@ -13,6 +13,12 @@
 | `parquet.py`, `parquet_images.py` | Parquet files with the images inside; images in their rows |
 | `parts.py`, `natural.py` | which image goes where, its class as a number; natural order |
 | `duplicates.py` | images with equal content |
+| `load_files.py` | a data set from a person's own image files |
+| `make.py` | an entry of the cache made from files |
+| `decode.py` | one encoded image to pixels |
+| `pool.py` | all images read by parallel processes |
+| `store.py` | the cache of decoded images |
+| `mapped.py` | images mapped from a file, not kept resident |
 | `fashion_mnist.py` | where Fashion-MNIST is looked for, how its files are checked and read |
 | `torchvision_sets.py` | MNIST, CIFAR10, STL10 and the like, found and read by torchvision's classes |
 | `digits.py` | scikit-learn's digits |

@@ -26,7 +26,12 @@ def main() -> int:
         "--label-fraction", type=float, default=0.1, help="show how many keep their label at it"
     )
     parser.add_argument("--picture", type=Path, default=Path("images.png"), help="where to save it")
+    parser.add_argument(
+        "--clear", action="store_true", help="remove the decoded images of all data sets, and end"
+    )
     options = parser.parse_known(sys.argv[1:])
+    if options.clear:
+        return clear_cache()
     import numpy as np
     from rich.table import Table
 
@@ -79,6 +84,16 @@ def main() -> int:
             f"({str(error).splitlines()[0]}). Try images.png."
         ) from None
     console.print(f"picture: {options.picture}")
+    return 0
+
+
+def clear_cache() -> int:
+    """Remove decoded images, and say how many bytes that were."""
+    from ssl_runner.datasets.store import clear, image_cache
+
+    cleared = clear()
+    kept = f"; {cleared.in_use} data sets stay, which are in use" if cleared.in_use else ""
+    print(f"removed {cleared.size:,} bytes of decoded images from {image_cache()}{kept}")
     return 0
 
 

@@ -34,9 +34,9 @@ def load_dataset(
     """A data set by name, from files, or from the user's own function.
 
     Args:
-        name: `fashion_mnist`, `digits` or one of torchvision's names; or the path of a table of files, of
-            Parquet files with images, or of a folder of images; or `package.module:function`, a function
-            without arguments that returns an `ImageDataset`.
+        name: `fashion_mnist`, `digits` or one of torchvision's names; or the path of a table of files,
+            of Parquet files with images, or of a folder of images; or `package.module:function`, a
+            function without arguments that returns an `ImageDataset`.
         data_dir: The folder with a named data set's files. None: the folder in SSL_RUNNER_DATA, or
             else wherever it can be found or fetched.
         say: Called with each line for the user: where the data came from, and what was left out.

@@ -6,7 +6,6 @@ from typing import Literal
 from ssl_runner.errors import require
 from ssl_runner.settings import Real, Text, Whole, check, is_import_path, setting
 
-
 DATASETS = (
     *("fashion_mnist", "digits", "MNIST", "KMNIST", "QMNIST", "EMNIST"),
     *("EMNIST-byclass", "EMNIST-bymerge", "EMNIST-balanced"),
@@ -129,6 +128,12 @@ class FileSettings:
     )
     max_pixels: Whole = setting(
         89_478_485, "pixels of an image; a larger one counts as bad", least=1, fix="Try 89478485."
+    )
+    cache_limit: Real = setting(
+        50.0,
+        "gigabytes of decoded images kept in the cache, at most; those not used for longest go first",
+        least=0,
+        fix="Try 50.",
     )
 
     def __post_init__(self) -> None:

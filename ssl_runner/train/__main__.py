@@ -1,6 +1,5 @@
 """One trial without Ray: the same flags as the main command, the same row at the end."""
 
-import os
 import sys
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +10,7 @@ from rich.console import Console
 from ssl_runner.checkpoint import Checkpoints
 from ssl_runner.command import Command, parse, run_main
 from ssl_runner.datasets import ImageDataset, load_dataset
+from ssl_runner.datasets.pool import usable_cpus
 from ssl_runner.errors import InputError
 from ssl_runner.identity import Trial, identify
 from ssl_runner.report.terminal import print_comparison, wide_console
@@ -97,13 +97,6 @@ def _run(
         rows = run_trial(trial, dataset, context, print_epoch, device=device)
     finish_trial(results, rows, context)
     results.tidy()
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may use; all of the machine's where the system does not say (macOS)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 if __name__ == "__main__":

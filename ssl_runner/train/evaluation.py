@@ -8,6 +8,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
+from ssl_runner.datasets.mapped import was_read
 from ssl_runner.sampler import share
 from ssl_runner.train.device import autocast, dtype_of, to_model_input
 from ssl_runner.train.ranks import rank_and_size, sum_over_ranks
@@ -121,4 +122,6 @@ def _worst(rows_N3: torch.Tensor) -> torch.Tensor:
 def _part(rows_N: np.ndarray | torch.Tensor, part: slice) -> torch.Tensor:
     if isinstance(rows_N, torch.Tensor):
         return rows_N[part]
-    return torch.from_numpy(rows_N[part].copy())  # torch accepts no read-only array
+    copied = torch.from_numpy(rows_N[part].copy())  # torch accepts no read-only array
+    was_read(rows_N, len(copied), scattered=False)
+    return copied
