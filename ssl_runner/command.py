@@ -153,6 +153,13 @@ def _add_flag(
     )
 
 
+def add_file_flags(parser: argparse.ArgumentParser) -> None:
+    """A flag for each setting of how a data set's files are read."""
+    group = parser.add_argument_group("the data set's files, where it is a table or a folder")
+    for name, field in FILE_FIELDS.items():
+        _add_flag(group, name, field, field.default)
+
+
 def _parser(prog: str, description: str, single: bool) -> Parser:
     parser = Parser(
         prog=prog,
@@ -178,9 +185,7 @@ def _parser(prog: str, description: str, single: bool) -> Parser:
     for name, field in FIELDS.items():
         if name not in AXES.values():
             _add_flag(study, name, field, field.default)
-    files = parser.add_argument_group("the data set's files, where it is a table or a folder")
-    for name, field in FILE_FIELDS.items():
-        _add_flag(files, name, field, field.default)
+    add_file_flags(parser)
     run = parser.add_argument_group("the run")
     run.add_argument("--results", default="results", help="folder or URI of the results")
     run.add_argument(

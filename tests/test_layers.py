@@ -25,7 +25,7 @@ ROOMS = (
         "models",
         "methods",
     ),
-    *("train", "checkpoint", "results", "versions", "trial", "report", "tune"),
+    *("train", "suited", "checkpoint", "results", "versions", "trial", "report", "tune"),
 )
 
 

@@ -16,9 +16,9 @@ from ssl_runner.report.rerun import command_of
 from ssl_runner.results import compare
 from ssl_runner.results.compare import label_curve
 from ssl_runner.split import split_labels, stratified_sample
+from ssl_runner.suited import suited
 from ssl_runner.train import fit, prepare
 from ssl_runner.train.evaluation import Evaluation
-from ssl_runner.tune.suited import suited
 from tests.builders import frame_of, trial_row
 
 SECONDS = {"train_seconds", "evaluate_seconds", "images_per_second"}

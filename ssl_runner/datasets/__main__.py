@@ -3,9 +3,12 @@
 import sys
 from pathlib import Path
 
-from ssl_runner.command import Parser, run_main
+from ssl_runner.command import Parser, add_file_flags, run_main
+from ssl_runner.config import FIELDS, FILE_FIELDS
 from ssl_runner.errors import InputError
 from ssl_runner.labels import UNLABELED
+from ssl_runner.settings import rule_of
+from ssl_runner.study import sweep_from_settings
 
 NO_LABEL = "(no label)"
 """What stands for a class where there is none."""
@@ -18,7 +21,7 @@ def main() -> int:
     """Describe a data set, and save a grid of random training images with their class names."""
     parser = Parser(allow_abbrev=False, prog="python -m ssl_runner.datasets", description=main.__doc__)
     parser.add_argument(
-        "dataset", nargs="?", default="fashion_mnist", help="a name, or an import path module:function"
+        "dataset", nargs="?", default="fashion_mnist", help=rule_of(FIELDS["dataset"]).help
     )
     parser.add_argument("--data-dir", type=Path, help="folder of its files (or SSL_RUNNER_DATA)")
     parser.add_argument("--seed", type=int, default=0, help="drives which images are drawn")
@@ -29,6 +32,7 @@ def main() -> int:
     parser.add_argument(
         "--clear", action="store_true", help="remove the decoded images of all data sets, and end"
     )
+    add_file_flags(parser)
     options = parser.parse_known(sys.argv[1:])
     if options.clear:
         return clear_cache()
@@ -43,7 +47,9 @@ def main() -> int:
 
     settings = DataSettings(label_fraction=options.label_fraction, split_seed=options.seed)
     fraction = settings.label_fraction
-    dataset = load_dataset(options.dataset, options.data_dir)
+    given = {key: value for key, value in vars(options).items() if key in FILE_FIELDS}
+    files = sweep_from_settings(given).files
+    dataset = load_dataset(options.dataset, options.data_dir, files=files)
     train, test = dataset.train, dataset.test
     known = np.flatnonzero(train.labels != UNLABELED)
     labeled = known[split_labels(train.labels[known], fraction, options.seed)]

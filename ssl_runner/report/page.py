@@ -21,6 +21,8 @@ from pyarrow import fs
 from ssl_runner.cache import cache_folder
 from ssl_runner.datasets import ImageDataset, load_dataset
 from ssl_runner.datasets.picture import pixels_of
+from ssl_runner.datasets.settings import is_path
+from ssl_runner.datasets.store import find_content
 from ssl_runner.errors import InputError
 from ssl_runner.report import charts, words
 from ssl_runner.report.rerun import command_of, value_text
@@ -78,13 +80,17 @@ def _best(done: pd.DataFrame) -> pd.Series:
 
 
 def find_dataset(trials: pd.DataFrame) -> ImageDataset | None:
-    """The data set that all these trials are of, if it is a named one that is on this machine.
+    """The data set that all these trials are of, if it is on this machine: a named one, or one whose
+    files have been decoded here.
 
     One by import path is not loaded: a table must not decide which code is run.
     """
     names = set(trials["dataset"])
     if len(names) != 1 or ":" in (name := names.pop()):
         return None
+    if is_path(name):
+        digests = set(trials["data_digest"].dropna())
+        return find_content(digests.pop(), name) if len(digests) == 1 else None
     try:
         return load_dataset(name, say=lambda line: None, fetch=False)
     except InputError:
@@ -233,6 +239,8 @@ def _facts(trials: pd.DataFrame) -> dict[str, str]:
     facts = {
         "data set": "dataset",
         "data digest": "data_digest",
+        "images left out": "left_out_why",
+        "share drawn for the test": "test_fraction",
         "split digests": "split_digest",
         "device": "device",
         "precision": "precision_used",

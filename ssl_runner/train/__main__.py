@@ -16,6 +16,7 @@ from ssl_runner.identity import Trial, identify
 from ssl_runner.report.terminal import print_comparison, wide_console
 from ssl_runner.results import ResultsFolder
 from ssl_runner.results.matching import match
+from ssl_runner.suited import suited
 from ssl_runner.time_limit import time_limit
 from ssl_runner.trial import RunContext, failed_rows, finish_trial, run_trial
 from ssl_runner.versions import git_commit
@@ -38,8 +39,11 @@ def main() -> int:
     results = ResultsFolder(command.results)
     results.check_writable()
     sweep = command.sweep.name
-    dataset = load_dataset(config.data.dataset, command.data_dir)
-    (config,) = command.sweep.trials(dataset.has_unlabeled)
+    dataset = load_dataset(config.data.dataset, command.data_dir, files=command.sweep.files)
+    suitable, lines = suited(command.sweep, dataset)
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
+    (config,) = suitable.trials(dataset.has_unlabeled)
     (trial,) = identify([config], dataset.digest)
     console.print(f"trial {trial.trial_id}: {config.description}", highlight=False)
     with results.lock_sweep(f"{sweep}--{trial.trial_id}"):  # other trials may train beside this one

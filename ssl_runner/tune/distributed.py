@@ -15,6 +15,7 @@ from ray.util.placement_group import PlacementGroup, placement_group_table, remo
 
 from ssl_runner.identity import Trial
 from ssl_runner.trial import Rows, RunContext, failed_rows, run_trial
+from ssl_runner.tune.sharing import opened
 from ssl_runner.tune.worker import RESTARTS, last_line, logger_step, trial_of
 
 
@@ -27,7 +28,7 @@ def _work(shared: dict[str, Any]) -> Rows:
 
     return run_trial(
         shared["trial"],
-        ray.get(shared["dataset"]),
+        opened(shared["dataset"]),
         shared["context"],
         on_epoch,
         device=get_device(),
@@ -37,7 +38,7 @@ def _work(shared: dict[str, Any]) -> Rows:
 
 def run_over_workers(
     trial: Trial,
-    dataset_ref: Any,
+    shared_dataset: Any,
     context: RunContext,
     *,
     cpus_per_worker: float,
@@ -48,7 +49,7 @@ def run_over_workers(
     """Run a trial over `num_workers` processes, from inside a Tune trial.
 
     Args:
-        dataset_ref: The data set in Ray's object store.
+        shared_dataset: The data set, from `sharing.share`.
         cpus_per_worker, gpus_per_worker: What Ray reserves for each worker.
         storage: Folder for Ray Train's own files, seen by all nodes.
         verbose: Whether Ray Train's own log lines are shown.
@@ -62,7 +63,7 @@ def run_over_workers(
         resources["GPU"] = gpus_per_worker
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"trial": trial, "dataset": dataset_ref, "context": context},
+        train_loop_config={"trial": trial, "dataset": shared_dataset, "context": context},
         scaling_config=ScalingConfig(
             num_workers=compute.num_workers
             if compute.min_workers is None

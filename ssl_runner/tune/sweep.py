@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import ray
 import torch
 from ray import tune
 from rich.console import Console
@@ -13,6 +12,7 @@ from ssl_runner.checkpoint import Checkpoints
 from ssl_runner.command import Command, stop_if_asked
 from ssl_runner.config import SweepConfig
 from ssl_runner.datasets import ImageDataset, load_dataset
+from ssl_runner.datasets.store import handle_of
 from ssl_runner.identity import Trial, identify
 from ssl_runner.methods import build_method
 from ssl_runner.models import build_model
@@ -21,12 +21,13 @@ from ssl_runner.report.terminal import print_comparison, wide_console
 from ssl_runner.results import ResultsFolder, newest
 from ssl_runner.results.matching import Matches, match
 from ssl_runner.storage import is_local, write_whole
+from ssl_runner.suited import suited
 from ssl_runner.train import prepare
 from ssl_runner.trial import failed_rows
 from ssl_runner.tune.cluster import Cluster, check_fits, check_shared, ray_cluster, this_machine
 from ssl_runner.tune.loggers import build_loggers
 from ssl_runner.tune.progress import ProgressCallback, SweepProgress
-from ssl_runner.tune.suited import suited
+from ssl_runner.tune.sharing import share
 from ssl_runner.tune.work import Pools, work_of
 from ssl_runner.tune.worker import RESTARTS, Shared, last_line, train_in_tune, trial_of
 from ssl_runner.versions import git_commit
@@ -78,7 +79,8 @@ def run_sweep(command: Command) -> int:
     results = ResultsFolder(command.results)
     results.check_writable()
     with results.lock_sweep(command.sweep.name):
-        dataset = load_dataset(command.sweep.trial.data.dataset, command.data_dir)
+        name, files = command.sweep.trial.data.dataset, command.sweep.files
+        dataset = load_dataset(name, command.data_dir, files=files)
         config, lines = suited(command.sweep, dataset)
         trials = identify(config.trials(dataset.has_unlabeled), dataset.digest)
         sweep = _Sweep(command, results, dataset, trials, wide_console())
@@ -123,7 +125,8 @@ def _run(sweep: _Sweep, matches: Matches, pending: Sequence[Trial]) -> None:
     # The longest first: the last ones are short, so that no core waits long for another.
     pending = sorted(pending, key=lambda trial: -work[trial.trial_id])
     loggers = build_loggers(command.log, results, sweep.name, sweep.say)
-    with ray_cluster(command.address, sweep.dataset.nbytes, command.verbose) as cluster:
+    in_store = 0 if handle_of(sweep.dataset) else sweep.dataset.nbytes
+    with ray_cluster(command.address, in_store, command.verbose) as cluster:
         check_fits(command.sweep, cluster)
         check_shared(results.location, is_local(results.filesystem), cluster)
         _clear(sweep, matches, pending)
@@ -191,7 +194,7 @@ def _tune(
         sweep=config.name,
         question=config.question,
         results=results.location,
-        dataset=[ray.put(sweep.dataset)],
+        dataset=[share(sweep.dataset, config, cluster, sweep.command.address is None)],
         data=sweep.dataset.columns(),
         threads=config.threads,
         cpus_per_worker=config.cpus_per_worker,

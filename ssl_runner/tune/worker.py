@@ -12,6 +12,7 @@ from ssl_runner.identity import Trial
 from ssl_runner.results import ResultsFolder
 from ssl_runner.time_limit import time_limit
 from ssl_runner.trial import Rows, RunContext, failed_rows, finish_trial, run_trial
+from ssl_runner.tune.sharing import opened
 
 RESTARTS = 2
 """How often a trial resumes from its last checkpoint after its process, or one of its workers, died."""
@@ -25,7 +26,7 @@ class Shared:
         sweep: Name of the sweep.
         question: Its question, or None.
         results: Folder or URI of the results.
-        dataset: The data set in Ray's object store, in a list so that Ray does not fetch it early.
+        dataset: The data set from `sharing.share`, in a list so that Ray does not fetch it early.
         data: What each row says of it, `ImageDataset.columns`.
         threads: Threads of each worker.
         cpus_per_worker: CPUs that Ray reserves for each worker.
@@ -107,7 +108,7 @@ def _train(trial: Trial, context: RunContext, shared: Shared) -> Rows:
     if trial.config.compute.num_workers == 1:
         return run_trial(
             trial,
-            ray.get(shared.dataset[0]),
+            opened(shared.dataset[0]),
             context,
             lambda metrics: tune.report(metrics | logger_step(metrics)),
             device=torch.device("cuda" if shared.gpus_per_worker else "cpu"),

@@ -6,6 +6,7 @@ import numpy as np
 
 from ssl_runner.config import SweepConfig
 from ssl_runner.datasets import ImageDataset
+from ssl_runner.datasets.settings import is_path
 from ssl_runner.labels import UNLABELED
 from ssl_runner.train.data import training_pool
 
@@ -14,7 +15,8 @@ FEW = 10
 
 
 def suited(sweep: SweepConfig, dataset: ImageDataset) -> tuple[SweepConfig, list[str]]:
-    """A sweep for a data set, and the lines to print before it starts.
+    """A sweep for a data set, under the name that its rows give to that, and the lines to print before
+    it starts.
 
     Of the default label fractions, those that would leave a class without a label are left out;
     fractions that somebody chose stay, and are refused when they are tried.
@@ -36,6 +38,8 @@ def suited(sweep: SweepConfig, dataset: ImageDataset) -> tuple[SweepConfig, list
     if few:
         shown = ", ".join(few[:FEW]) + (", …" if len(few) > FEW else "")
         lines.append(f"classes with fewer than {FEW} labeled training images: {shown}")
+    if is_path(sweep.trial.data.dataset):  # rows name it alike on every machine
+        sweep = dataclasses.replace(sweep, trial=sweep.trial.replace(dataset=dataset.name))
     fractions = sweep.label_fractions
     if fractions == SweepConfig().label_fractions and "partial" in sweep.configs and counts_K.min() > 0:
         least = counts_K.min()
