@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-_GIVEN_BACK_AFTER = 64 * 2**20
+_GIVEN_BACK_AFTER = 128 * 2**20
 """Bytes of pages that a process touches before it gives them all back."""
 
-_AROUND = 16 * mmap.PAGESIZE
-"""Linux makes so much resident around the first byte that is touched."""
+_AROUND = 2 * 2**20
+"""Linux makes up to so much resident around one byte that is touched, where its page cache holds large
+folios."""
 
 
 class ImageMap(mmap.mmap):
