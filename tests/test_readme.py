@@ -97,7 +97,7 @@ def flags_of(module: str) -> frozenset[str]:
         patch.setattr("sys.argv", [module, "--help"])
         with pytest.raises(SystemExit):
             import_module(home).main()
-    flags = frozenset(re.findall(r"--[a-z][a-z-]*", printed.getvalue()))
+    flags = frozenset(re.findall(r"--[a-z][a-z0-9-]*", printed.getvalue()))
     assert "--help" in flags
     return flags
 

@@ -242,7 +242,7 @@ def spoil(weights: Path, how: str) -> None:
         ),
         (
             "wrapped",
-            r"must be a state_dict that torch.save wrote, got .* \(not a dictionary of tensors alone\). Save model.stat",
+            r"must be a state_dict that torch.save wrote, got .* \(not a dictionary of tensors",
         ),
         (
             "a whole model",
