@@ -142,11 +142,16 @@ def _add_flag(
     kind = without_none(field.type)
     is_list = typing.get_origin(kind) is tuple
     item = typing.get_args(kind)[0] if is_list else kind
+    arity: dict[str, Any] = {}
+    if is_list or name == "num_workers":
+        arity = {"nargs": "+"}
+    elif item is bool:  # the flag alone is true
+        arity = {"nargs": "?", "const": True}
     group.add_argument(
         "--" + name.replace("_", "-"),
         dest=name,
         type=str if item is Text else _read,
-        nargs="+" if is_list or name == "num_workers" else None,
+        **arity,
         metavar=name.upper().rstrip("S") if is_list else name.upper(),
         default=argparse.SUPPRESS,
         help=(rule_of(field).help + _default_text(default)).replace("%", "%%"),

@@ -13,15 +13,21 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, Literal
 
 from ssl_runner.datasets.settings import DataSettings, FileSettings, is_path
 from ssl_runner.errors import require
 from ssl_runner.methods.settings import HYPERPARAMETERS, MethodSettings, Value, defaults, neutrals
-from ssl_runner.models.settings import ModelSettings
+from ssl_runner.models.settings import OF_SOME_MODELS, ModelSettings
 from ssl_runner.sampler.settings import BatchSettings
 from ssl_runner.settings import Real, Text, Whole, check, is_real, rule_of, setting
-from ssl_runner.train.settings import BudgetSettings, ComputeSettings, OptimizerSettings
+from ssl_runner.train.settings import (
+    OF_SOME_OPTIMIZERS,
+    BudgetSettings,
+    ComputeSettings,
+    OptimizerSettings,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +70,8 @@ class TrialConfig:
         return dataclasses.replace(self, **groups)
 
     def resolved(self) -> "TrialConfig":
-        """The same trial with a value for each hyperparameter that its method takes, and for no
-        other. Sweeps run resolved trials, and rows record them."""
+        """The same trial with a value for each hyperparameter that its method, model, optimizer and
+        schedule take, and for no other. Sweeps run resolved trials, and rows record them."""
         return self._resolved(defaults(self.unlabeled.method))
 
     def _resolved(self, takes: Mapping[str, Value]) -> "TrialConfig":
@@ -74,6 +80,8 @@ class TrialConfig:
             takes = {"mu": 1, **takes}
         return dataclasses.replace(
             self,
+            network=self.network.resolved(),
+            optimizer=self.optimizer.resolved(),
             batches=dataclasses.replace(self.batches, order=order),
             unlabeled=self.unlabeled.with_values(takes),
         )
@@ -84,15 +92,18 @@ class TrialConfig:
         A setting that is added later is left out while it has its neutral value, so that
         earlier trials keep their ids.
         """
-        neutral = _neutral_settings(self.unlabeled.method)
-        differing = {}
-        for name, value in self.resolved().flat().items():
+        settings = self.resolved().flat()
+        differing: dict[str, Any] = {}
+        neutral = _neutral_settings(**{name: settings[name] for name in (*DETERMINING, "schedule")})
+        for name, value in settings.items():
             if name == "dataset" and is_path(value):
                 continue
             if rule_of(FIELDS[name]).decides and value != neutral[name]:
                 # 1 equals 1.0, and -0.0 equals 0.0
                 as_float = value is not None and is_real(FIELDS[name])
                 differing[name] = float(value) + 0.0 if as_float else value
+        if "weights_file" in differing:  # its content is known too: `identity.Trial.sources`
+            differing["weights_file"] = PurePath(differing["weights_file"]).name
         return differing
 
     @property
@@ -128,12 +139,16 @@ FIELDS = {field.name: field for group in GROUPS.values() for field in dataclasse
 """The field of each setting, by its flat name."""
 
 
+DETERMINING = {"model": OF_SOME_MODELS, "method": HYPERPARAMETERS, "optimizer": OF_SOME_OPTIMIZERS}
+"""What decides which settings a trial takes, each with those settings."""
+
+
 @functools.cache
-def _neutral_settings(method: str) -> dict[str, Any]:
-    """The neutral value of every setting, written out for a method."""
+def _neutral_settings(**chosen: str) -> dict[str, Any]:
+    """The neutral value of every setting, written out for a model, method, optimizer and schedule."""
     neutral = {name: rule_of(field).neutral for name, field in FIELDS.items()}
-    resolved = TrialConfig.of(**neutral | {"method": method})._resolved(neutrals(method))
-    return resolved.flat() | {"method": neutral["method"]}
+    resolved = TrialConfig.of(**neutral | chosen)._resolved(neutrals(chosen["method"]))
+    return resolved.flat() | {name: neutral[name] for name in chosen}
 
 
 def short_hash(value: object) -> str:
@@ -260,7 +275,20 @@ class SweepConfig:
             fix = f"Leave it out, or add a method that takes it to {', '.join(methods)}."
             value = getattr(self.trial.unlabeled, name)
             is_used = value is None or name in taken
+            if name == "momentum":
+                fix += " SGD's is --optimizer-momentum."
             require(is_used, name, "a hyperparameter of a selected method", value, fix)
+        network, compute = self.trial.network, self.trial.compute
+        fix = "Leave one of them out."
+        both = network.sync_batch_norm and compute.compile
+        require(not both, "sync_batch_norm", "false with compile", network.sync_batch_norm, fix)
+        models = [self.trial.replace(model=name).resolved() for name in self.models]
+        for name in (*OF_SOME_MODELS, *OF_SOME_OPTIMIZERS):
+            value = self.trial.flat()[name]
+            is_used = value in (None, False) or any(trial.flat()[name] == value for trial in models)
+            what = "no selected model" if name in OF_SOME_MODELS else self.trial.optimizer.description
+            fix = "Or name one that does."
+            require(is_used, name, f"left out, since {what} takes it", value, fix)
         for axis, single in AXES.items():  # also values that no trial uses, such as the methods of full
             for value in getattr(self, axis) or ():
                 self.trial.replace(**{single: value})

@@ -1,11 +1,14 @@
 """A trial's identity: what decides its outcome, its settings, its data and the user's own code."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from ssl_runner.config import TrialConfig, short_hash
+from ssl_runner.errors import InputError
 from ssl_runner.imports import source_digests
 from ssl_runner.settings import is_import_path
 
@@ -17,8 +20,8 @@ class Trial:
     Attributes:
         config: The settings, resolved.
         data_digest: Digest of the data.
-        sources: The user's own model and method: `module digest` for each file, sorted; empty where
-            both are built in.
+        sources: The user's own model and method: `module digest` for each file, sorted, and
+            `weights_file digest` where the model starts from one; empty where there are none.
     """
 
     config: TrialConfig
@@ -59,11 +62,27 @@ def own_code(config: TrialConfig) -> dict[str, str]:
     return {name: what for name, what in names.items() if is_import_path(name)}
 
 
+def _digest_of_file(path: str) -> str:
+    """Sixteen hex digits of a file's SHA-256.
+
+    Raises:
+        InputError: If it can't be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise InputError(
+            f"weights_file must be a file of weights, got {path!r} ({error.strerror}). Is the path "
+            "right, on every machine?"
+        ) from None
+
+
 def identify(configs: Sequence[TrialConfig], data_digest: str) -> list[Trial]:
     """A trial for each config, with what else decides its outcome.
 
     Raises:
-        InputError: If a model or method can't be found.
+        InputError: If a model, a method or a file of weights can't be found.
     """
     found: dict[str, tuple[str, ...]] = {}
     trials = []
@@ -73,5 +92,10 @@ def identify(configs: Sequence[TrialConfig], data_digest: str) -> list[Trial]:
             if path not in found:
                 found[path] = source_digests(path, what)
             sources |= set(found[path])
-        trials.append(Trial(config.resolved(), data_digest, tuple(sorted(sources))))
+        config = config.resolved()
+        if (weights := config.network.weights_file) is not None:
+            if weights not in found:
+                found[weights] = (f"weights_file {_digest_of_file(weights)}",)
+            sources |= set(found[weights])
+        trials.append(Trial(config, data_digest, tuple(sorted(sources))))
     return trials

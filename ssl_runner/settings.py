@@ -165,12 +165,28 @@ def _range(rule: Rule) -> str:
     return f"less than {high}" if rule.most is None else f"at most {high}"
 
 
+def taken_alone(group: Any, names: typing.Iterable[str], taken: typing.Mapping[str, Any]) -> Any:
+    """A group of settings resolved: of the settings named, those that are taken have a value, their
+    default where none is given, and the others have none."""
+    written: dict[str, Any] = dict.fromkeys(names)
+    for name, default in taken.items():
+        given = getattr(group, name)
+        written[name] = default if given is None else given
+    return dataclasses.replace(group, **written)
+
+
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+_OF_TORCHVISION = re.compile(r"torchvision:\w+")
+
+
+def is_torchvision(value: str) -> bool:
+    """Whether a text names something of torchvision's, `torchvision:name`: no import path."""
+    return _OF_TORCHVISION.fullmatch(value) is not None
 
 
 def is_import_path(value: str) -> bool:
-    """Whether a text is of the form `package.module:Name`."""
-    return _IMPORT_PATH.fullmatch(value) is not None
+    """Whether a text is of the form `package.module:Name`, and so names a user's own code."""
+    return _IMPORT_PATH.fullmatch(value) is not None and not is_torchvision(value)
 
 
 def require_known(name: str, value: str, known: typing.Iterable[str]) -> None:

@@ -100,6 +100,36 @@ class Normed(nn.Sequential):
         )
 
 
+class NormedPixels(nn.Sequential):
+    """`SmallCNN` with batch normalization over the pixels.
+
+    As in any such model, nothing that a normalization undoes is trained: the gradient of a bias there
+    is zero but for rounding, which Adam would make a step of full length from.
+    """
+
+    def __init__(self, channels: int, size: tuple[int, int], classes: int, dropout: float) -> None:
+        height, width = size
+        features = 8 * (height // 4) * (width // 4)
+        conv_1 = nn.Conv2d(channels, 4, 3, padding=1, bias=False)
+        conv_2 = nn.Conv2d(4, 8, 3, padding=1, bias=False)
+        super().__init__(
+            *(conv_1, nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2)),
+            *(conv_2, nn.BatchNorm2d(8, affine=False), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), *self.head(features, classes)),
+        )
+
+    def head(self, features: int, classes: int) -> tuple[nn.Module, ...]:
+        return (nn.Linear(features, classes),)
+
+
+class NormedFeatures(NormedPixels):
+    """The same and over features, which takes more than one image; with plain running means."""
+
+    def head(self, features: int, classes: int) -> tuple[nn.Module, ...]:
+        norm = nn.BatchNorm1d(6, momentum=None)
+        return nn.Linear(features, 6, bias=False), norm, nn.LeakyReLU(), nn.Linear(6, classes)
+
+
 class Silent(Method):
     """Asks for the unlabeled images, and learns nothing from them."""
 

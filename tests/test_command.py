@@ -19,7 +19,7 @@ from ssl_runner.settings import rule_of
 from ssl_runner.study import KEYS, load_sweep, sweep_from_settings
 from ssl_runner.tune.__main__ import main as tune_main
 from tests.builders import sweep_settings
-from tests.test_config import valid_settings
+from tests.test_config import TAKERS, valid_settings
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -46,7 +46,7 @@ FLAGS: dict[str, tuple[str, object]] = {
     "question": ("why?", "why?"),
     "configs": ("partial", ["partial"]),
     "label_fractions": ("0.5 1 1e-3", [0.5, 1.0, 0.001]),
-    "models": ("CNN tests.models:Linear", ["CNN", "tests.models:Linear"]),
+    "models": ("CNN torchvision:resnet18", ["CNN", "torchvision:resnet18"]),
     "methods": ("pass fixmatch", ["pass", "fixmatch"]),
     "seeds": ("3 0", [3, 0]),
     "split_seeds": ("4", [4]),
@@ -62,9 +62,23 @@ FLAGS: dict[str, tuple[str, object]] = {
     "patience": ("0", 0),
     "batch_size": ("65", 65),
     "lr": ("1e-2", 0.01),  # to YAML 1.1 a text
+    "optimizer": ("NAdam", "NAdam"),
+    "weight_decay": ("5e-4", 0.0005),
+    "optimizer_momentum": ("0.9", 0.9),
+    "nesterov": ("yes", True),
+    "beta1": ("0.8", 0.8),
+    "beta2": ("0.9", 0.9),
+    "eps": ("1e-7", 1e-7),
+    "schedule": ("step", "step"),
+    "decay_every": ("0.8", 0.8),
+    "decay_factor": ("0.2", 0.2),
+    "warmup_steps": ("5", 5),
     "dropout": ("0", 0.0),
+    "small_images": ("yes", True),
+    "weights_file": ("7.pt", "7.pt"),
+    "sync_batch_norm": ("no", False),
     "precision": ("bf16", "bf16"),
-    "compile": ("yes", True),
+    "compile": ("", True),  # a flag alone
     "keep": ("last", "last"),
     "holdout": ("50", 50),
     "order": ("paired", "paired"),
@@ -101,22 +115,34 @@ FLAGS: dict[str, tuple[str, object]] = {
 
 def test_every_setting_has_a_flag() -> None:
     assert FLAGS.keys() == set(KEYS)
-    arguments = []
-    for key, (text, _) in FLAGS.items():
-        arguments += ["--" + key.replace("_", "-"), *text.split()]
-    read = sweep_settings(tune(*arguments).sweep)
-    assert read == {key: value for key, (_, value) in FLAGS.items()}
+    of_sgd = {"optimizer_momentum", "nesterov"}
+    for flags in (FLAGS.keys() - of_sgd, FLAGS.keys() - {"beta1", "beta2", "eps"}):
+        chosen = FLAGS if of_sgd.isdisjoint(flags) else FLAGS | {"optimizer": ("SGD", "SGD")}
+        arguments = []
+        for key in flags:
+            arguments += ["--" + key.replace("_", "-"), *chosen[key][0].split()]
+        read = sweep_settings(tune(*arguments).sweep)
+        defaults = sweep_settings(SweepConfig())
+        assert read == defaults | {key: chosen[key][1] for key in flags}
 
 
 @pytest.mark.parametrize("key", sorted(FLAGS))
 def test_a_flag_changes_its_setting_alone(key: str) -> None:
     text, value = FLAGS[key]
-    # A hyperparameter is refused where no method takes it.
-    methods = ["fixmatch"] if key in HYPERPARAMETERS else ["pass"]
-    read = sweep_settings(
-        tune("--methods", *methods, "--" + key.replace("_", "-"), *text.split()).sweep
-    )
-    assert read == sweep_settings(SweepConfig()) | {"methods": methods} | {key: value}
+    # A hyperparameter is refused where nothing takes it.
+    others: dict[str, Any] = {"methods": ["fixmatch"]} if key in HYPERPARAMETERS else {}
+    others |= {name: [made] if name == "model" else made for name, made in TAKERS.get(key, {}).items()}
+    if "model" in others:
+        others["models"] = others.pop("model")
+    others.pop(key, None)
+    arguments = ["--" + key.replace("_", "-"), *text.split()]
+    for name, made in others.items():
+        arguments += [
+            "--" + name.replace("_", "-"),
+            *map(str, made if isinstance(made, list) else [made]),
+        ]
+    read = sweep_settings(tune(*arguments).sweep)
+    assert read == sweep_settings(SweepConfig()) | others | {key: value}
 
 
 @given(valid_settings())
@@ -283,7 +309,7 @@ def test_the_one_trial_of_train(arguments: tuple[str, ...], expected: TrialConfi
 def test_train_has_a_flag_for_every_setting_of_a_trial(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         train("--help")
-    flags = set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))
+    flags = set(re.findall(r"^  (--[a-z0-9-]+)", capsys.readouterr().out, re.MULTILINE))
     fields = {"--" + name.replace("_", "-") for name in (*FIELDS, *FILE_FIELDS)}
     run = {"--results", "--data-dir", "--fresh", "--smoke", "--dry-run"}
     machine = {"--cpus-per-trial", "--gpus-per-trial", "--checkpoint-steps", "--time-limit"}
@@ -346,7 +372,7 @@ def test_values_that_train_does_not_take(arguments: tuple[str, ...], message: st
         (("--zzz",), "unknown flag '--zzz'. See --help."),
         (("--zz\nz",), r"unknown flag '--zz\nz'. See --help."),
         (("-x",), "unknown flag '-x'. See --help."),
-        (("--epo", "3"), "unknown flag '--epo'. Did you mean --epochs?"),  # no abbreviations
+        (("--epoc", "3"), "unknown flag '--epoc'. Did you mean --epochs?"),  # no abbreviations
         (("a.yaml", "b.yaml"), "unknown argument 'b.yaml'. See --help."),
         (("--lr",), "argument --lr: expected one argument. See --help."),
         (("--lr", "-1e-3"), "argument --lr: expected one argument. See --help."),

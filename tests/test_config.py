@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ssl_runner.config import FIELDS, SweepConfig, TrialConfig
 from ssl_runner.methods.settings import HYPERPARAMETERS, METHODS, defaults
+from ssl_runner.models.settings import OF_SOME_MODELS
 from ssl_runner.study import (
     KEYS,
     load_settings,
@@ -23,6 +24,7 @@ from ssl_runner.study import (
     read_yaml,
     sweep_from_settings,
 )
+from ssl_runner.train.settings import OF_SOME_OPTIMIZERS, OPTIMIZERS, SCHEDULES
 from tests.builders import sweep_settings
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
@@ -31,7 +33,10 @@ EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
 whole = st.integers(0, 2**63 - 1)
 fractions = st.floats(0, 1, exclude_min=True)
-models = st.sampled_from(["CNN", "AdaptiveCNN", "tests.models:Linear", "größe_1.b:C"])
+RESNET = "torchvision:resnet18"
+models = st.sampled_from(
+    ["CNN", "AdaptiveCNN", "WRN-28-2", RESNET, "tests.models:Linear", "größe_1.b:C"]
+)
 
 TRIAL_VALUES: dict[str, st.SearchStrategy[Any]] = {
     # But for a line break that PyYAML writes as it is and reads as a space.
@@ -41,8 +46,22 @@ TRIAL_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "max_steps": st.none() | st.integers(1, 10**9),
     "patience": whole,
     "batch_size": st.integers(1, 10**9),
+    "optimizer": st.sampled_from([*OPTIMIZERS]),
     "lr": st.floats(0, 10, exclude_min=True, exclude_max=True),
-    "dropout": st.floats(0, 1, exclude_max=True),
+    "weight_decay": st.none() | st.floats(0, 1),
+    "optimizer_momentum": st.none() | st.floats(0, 1, exclude_max=True),
+    "nesterov": st.none() | st.booleans(),
+    "beta1": st.none() | st.floats(0, 1, exclude_max=True),
+    "beta2": st.none() | st.floats(0, 1, exclude_max=True),
+    "eps": st.none() | st.floats(0, 1, exclude_min=True),
+    "schedule": st.sampled_from(["none", "linear", "cosine", "fixmatch", "step"]),
+    "decay_every": st.none() | st.floats(0, 1, exclude_min=True),
+    "decay_factor": st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
+    "warmup_steps": whole,
+    "dropout": st.none() | st.floats(0, 1, exclude_max=True),
+    "small_images": st.booleans(),
+    "weights_file": st.none() | st.sampled_from(["weights.pt", "über/weights 2.pth"]),
+    "sync_batch_norm": st.booleans(),
     "precision": st.sampled_from(["auto", "fp32", "bf16", "fp64"]),
     "compile": st.booleans(),
     "keep": st.sampled_from(["best", "last"]),
@@ -95,11 +114,30 @@ def valid_settings(draw: st.DrawFn) -> dict[str, object]:
     taken = set().union(*map(defaults, drawn.get("methods", ["pass"])))
     for name in set(HYPERPARAMETERS) - taken - ({"mu"} if drawn.get("order") == "paired" else set()):
         drawn.pop(name, None)
+    if drawn.get("sync_batch_norm"):
+        drawn.pop("compile", None)
+    keep_valid(drawn)
+    for name in {*OF_SOME_MODELS, *OF_SOME_OPTIMIZERS} & drawn.keys():  # refused where nothing takes it
+        some = {each: value for each, value in drawn.items() if each in TRIAL_VALUES}
+        trials = [
+            TrialConfig.of(**some, model=model).resolved() for model in drawn.get("models", ["CNN"])
+        ]
+        if all(trial.flat()[name] != drawn[name] for trial in trials):
+            del drawn[name]
     return dict(drawn) | {"num_workers": workers, "min_workers": fewest}
 
 
+def keep_valid(values: dict[str, Any]) -> dict[str, Any]:
+    """Without Nesterov's momentum where there is no momentum."""
+    if not values.get("optimizer_momentum"):
+        values.pop("nesterov", None)
+    return values
+
+
 trial_configs = st.builds(
-    lambda workers, **values: TrialConfig.of(min_workers=workers[0], num_workers=workers[1], **values),
+    lambda workers, **values: TrialConfig.of(
+        min_workers=workers[0], num_workers=workers[1], **keep_valid(values)
+    ),
     workers=st.tuples(st.none() | st.integers(1, 4), st.integers(4, 8)),
     label_fraction=fractions,
     method=methods,
@@ -131,6 +169,12 @@ trial_configs = st.builds(
         {"holdout": 0},
         {"num_workers": 1, "min_workers": 1},
         {"model": "a:B"},
+        {"model": "WRN-28-2"},
+        {"model": "torchvision:resnet18", "small_images": True},
+        {"model": "torchvision:no_such_model"},  # known when torchvision is loaded
+        {"optimizer": "SGD", "optimizer_momentum": 0.0, "nesterov": False},
+        {"optimizer": "SGD", "optimizer_momentum": 5e-324, "nesterov": True},
+        {"schedule": "step", "decay_every": 1.0, "decay_factor": 0.999},
         {"model": "my_package.models_2:Größer"},
     ],
 )
@@ -171,8 +215,40 @@ def test_a_trial_takes_the_edges_of_its_ranges(settings: dict[str, Any]) -> None
         ({"lr": 0.0}, "lr must be in (0, 10), got 0.0. The default is 0.001."),
         ({"lr": 10.0}, "lr must be in (0, 10), got 10.0. The default is 0.001."),
         ({"lr": float("nan")}, "lr must be in (0, 10), got nan. The default is 0.001."),
-        ({"dropout": 1.0}, "dropout must be in [0, 1), got 1.0. The default is 0.25."),
-        ({"dropout": -0.1}, "dropout must be in [0, 1), got -0.1. The default is 0.25."),
+        ({"dropout": 1.0}, "dropout must be in [0, 1), got 1.0. Leave it out for the model's own."),
+        ({"dropout": -0.1}, "dropout must be in [0, 1), got -0.1. Leave it out for the model's own."),
+        (
+            {"model": "torchvision:vgg11", "small_images": True},
+            "small_images must be false for torchvision:vgg11, got True. Families with a stem for "
+            "small images: resnet…, resnext…, wide_resnet…, densenet….",
+        ),
+        (
+            {"method": "torchvision:resnet18"},
+            "method must be a known name or an import path such as package.module:Name, got "
+            "'torchvision:resnet18'. Known: pass, pseudo_label, pi_model, mean_teacher, fixmatch, "
+            "freematch.",
+        ),
+        (
+            {"optimizer": "sgd"},
+            "optimizer must be one of Adam, AdamW, NAdam, RAdam, Adamax, Adagrad, RMSprop, SGD, got "
+            "'sgd'. Did you mean SGD?",
+        ),
+        ({"weight_decay": 5.0}, "weight_decay must be in [0, 1], got 5.0. Try 0.0005."),
+        ({"optimizer_momentum": 1.0}, "optimizer_momentum must be in [0, 1), got 1.0. Try 0.9."),
+        ({"beta1": 1.0}, "beta1 must be in [0, 1), got 1.0. Try 0.9."),
+        ({"beta2": -0.1}, "beta2 must be in [0, 1), got -0.1. Try 0.999."),
+        ({"eps": 0.0}, "eps must be in (0, 1], got 0.0. Try 1e-8."),
+        (
+            {"optimizer": "SGD", "nesterov": True},
+            "nesterov must be false without a momentum, got True. Try --optimizer-momentum 0.9.",
+        ),
+        (
+            {"schedule": "cosin"},
+            "schedule must be one of none, linear, cosine, fixmatch, step, got 'cosin'. Try none.",
+        ),
+        ({"decay_every": 80.0}, "decay_every must be in (0, 1], got 80.0. 0.8 is once, after 80 %."),
+        ({"decay_factor": 1.0}, "decay_factor must be in (0, 1), got 1.0. Try 0.1."),
+        ({"warmup_steps": -1}, "warmup_steps must be at least 0, got -1. 0 is no warm-up."),
         ({"holdout": -1}, "holdout must be at least 0, got -1. 0 validates on the test images."),
         ({"num_workers": 0}, "num_workers must be at least 1, got 0. Try 1."),
         (
@@ -227,14 +303,16 @@ def test_a_trial_refuses_what_is_out_of_range(settings: dict[str, Any], message:
     ("model", "fix"),
     [
         ("adaptivecnn", "Did you mean AdaptiveCNN?"),
-        ("", "Known: CNN, AdaptiveCNN."),
-        (":", "Known: CNN, AdaptiveCNN."),
-        ("package:", "Known: CNN, AdaptiveCNN."),
-        (".relative:Model", "Known: CNN, AdaptiveCNN."),
-        ("package.2:Model", "Known: CNN, AdaptiveCNN."),
-        ("package:Model.inner", "Known: CNN, AdaptiveCNN."),
-        ("package:[red]", "Known: CNN, AdaptiveCNN."),  # rich would take it for its markup
-        ("package:Model\n", "Known: CNN, AdaptiveCNN."),
+        ("", "Known: CNN, AdaptiveCNN, WRN-28-2."),
+        ("torchvision:", "Known: CNN, AdaptiveCNN, WRN-28-2."),
+        ("wrn-28", "Did you mean WRN-28-2?"),
+        (":", "Known: CNN, AdaptiveCNN, WRN-28-2."),
+        ("package:", "Known: CNN, AdaptiveCNN, WRN-28-2."),
+        (".relative:Model", "Known: CNN, AdaptiveCNN, WRN-28-2."),
+        ("package.2:Model", "Known: CNN, AdaptiveCNN, WRN-28-2."),
+        ("package:Model.inner", "Known: CNN, AdaptiveCNN, WRN-28-2."),
+        ("package:[red]", "Known: CNN, AdaptiveCNN, WRN-28-2."),  # rich would take it for its markup
+        ("package:Model\n", "Known: CNN, AdaptiveCNN, WRN-28-2."),
     ],
 )
 def test_a_model_is_a_known_name_or_an_import_path(model: str, fix: str) -> None:
@@ -268,8 +346,22 @@ CHANGED: dict[str, Any] = {
     "max_steps": 10,
     "patience": 4,
     "batch_size": 65,
+    "optimizer": "AdamW",
     "lr": 0.0010000000000000002,  # the next float
+    "weight_decay": 0.5,
+    "optimizer_momentum": 0.9,
+    "nesterov": True,
+    "beta1": 0.8,
+    "beta2": 0.9,
+    "eps": 1e-7,
+    "schedule": "linear",
+    "decay_every": 0.8,
+    "decay_factor": 0.2,
+    "warmup_steps": 1,
     "dropout": 0.0,
+    "small_images": True,
+    "weights_file": "weights.pt",
+    "sync_batch_norm": True,
     "precision": "fp32",
     "compile": True,
     "keep": "last",
@@ -292,6 +384,16 @@ CHANGED: dict[str, Any] = {
 
 
 WORKERS = ("num_workers", "min_workers")
+TAKERS: dict[str, dict[str, Any]] = {
+    "small_images": {"model": RESNET},
+    "weights_file": {"model": RESNET},
+    "sync_batch_norm": {"model": RESNET},
+    "optimizer_momentum": {"optimizer": "RMSprop"},
+    "nesterov": {"optimizer": "SGD", "optimizer_momentum": 0.5},
+    "decay_every": {"schedule": "step"},
+    "decay_factor": {"schedule": "step"},
+}
+"""What takes a setting that by default nothing does."""
 
 
 def test_any_changed_setting_changes_the_trial_id() -> None:
@@ -300,7 +402,13 @@ def test_any_changed_setting_changes_the_trial_id() -> None:
     default = TrialConfig()
     assert default.replace(order="shuffle").settings_id != default.settings_id
     default = TrialConfig.of(method="fixmatch")
-    ids = {default.replace(**{name: value}).settings_id for name, value in CHANGED.items()}
+    ids = set()
+    for name, value in CHANGED.items():
+        unchanged = default.replace(**TAKERS.get(name, {}))
+        changed = unchanged.replace(**{name: value})
+        ids.add(changed.settings_id)
+        same = changed.settings_id == unchanged.settings_id
+        assert same == (name in (*WORKERS, "order")), name
     # Workers are where a trial runs, not what it is: with them changed, as with the order, the id is
     # the unchanged one's.
     assert default.settings_id in ids
@@ -363,6 +471,48 @@ def test_a_resolved_trial_names_what_its_method_takes_and_nothing_else(method: s
         assert resolved.settings_id == resolved.replace().settings_id
     assert given_all.unlabeled.ema == 0.5
     assert given_all.unlabeled.threshold == (0.75 if "threshold" in defaults(method) else None)
+
+
+@pytest.mark.parametrize(
+    ("model", "kept"),
+    [
+        ("CNN", {"dropout"}),
+        ("tests.models:Linear", {"dropout", "sync_batch_norm"}),
+        ("WRN-28-2", {"sync_batch_norm"}),
+        (RESNET, {"small_images", "weights_file", "sync_batch_norm"}),
+        ("torchvision:densenet121", {"dropout", "small_images", "weights_file", "sync_batch_norm"}),
+    ],
+)
+def test_what_a_model_does_not_take_changes_no_id(model: str, kept: set[str]) -> None:
+    given = {"dropout": 0.125, "small_images": True, "weights_file": "w.pt", "sync_batch_norm": True}
+    plain, resolved = TrialConfig.of(model=model), TrialConfig.of(model=model, **given).resolved()
+    assert {name for name in given if resolved.flat()[name] == given[name]} == kept
+    for name, value in given.items():
+        changes = plain.replace(**{name: value}).settings_id != plain.settings_id
+        assert changes == (name in kept), name
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_resolved_trial_names_what_its_optimizer_takes(optimizer: str) -> None:
+    given = {name: CHANGED[name] for name in OF_SOME_OPTIMIZERS if name != "nesterov"}
+    for schedule in ("none", "step"):
+        takes = {**OPTIMIZERS[optimizer], **SCHEDULES.get(schedule, {})}
+        plain = TrialConfig.of(optimizer=optimizer, schedule=schedule)
+        written = {
+            name: value for name, value in vars(plain.resolved().optimizer).items() if value is not None
+        }
+        assert takes.items() <= written.items()
+        assert written.keys() - takes.keys() == {"optimizer", "lr", "schedule", "warmup_steps"}
+        for name, value in given.items():
+            changes = plain.replace(**{name: value}).settings_id != plain.settings_id
+            assert changes == (name in takes), name
+
+
+def test_a_file_of_weights_is_known_by_its_name_and_content_and_not_by_its_place() -> None:
+    one, other = (
+        TrialConfig.of(model=RESNET, weights_file=f"{place}weights.pt") for place in ("", "/a/b/")
+    )
+    assert one.settings_id == other.settings_id != TrialConfig.of(model=RESNET).settings_id
 
 
 def test_what_a_method_takes_by_itself_may_be_said_too() -> None:
@@ -508,6 +658,31 @@ def test_a_sweep_names_each_trial_once_full_first(some: dict[str, object]) -> No
         # Also where no trial would use them
         ({"configs": ("full",), "methods": ("pas",)}, "method must be .* Did you mean pass?"),
         ({"configs": ("full",), "label_fractions": (0,)}, "label_fraction must be in"),
+        # What no model, optimizer or schedule takes
+        (
+            {"trial": TrialConfig.of(small_images=True), "models": ("CNN", "WRN-28-2")},
+            "small_images must be left out, since no selected model takes it, got True.",
+        ),
+        (
+            {"trial": TrialConfig.of(dropout=0.5), "models": (RESNET,)},
+            "dropout must be left out, since no selected model takes it, got 0.5.",
+        ),
+        (
+            {"trial": TrialConfig.of(optimizer="SGD", beta1=0.5)},
+            "beta1 must be left out, since neither SGD nor schedule none takes it, got 0.5.",
+        ),
+        (
+            {"trial": TrialConfig.of(schedule="cosine", decay_every=0.5)},
+            "decay_every must be left out, since neither Adam nor schedule cosine takes it, got 0.5.",
+        ),
+        (
+            {"trial": TrialConfig.of(optimizer="SGD", momentum=0.9)},
+            "momentum must be a hyperparameter of .* got 0.9. .* SGD's is --optimizer-momentum.",
+        ),
+        (
+            {"trial": TrialConfig.of(sync_batch_norm=True, compile=True), "models": (RESNET,)},
+            "sync_batch_norm must be false with compile, got True. Leave one of them out.",
+        ),
         ({"cpus_per_trial": 0}, "cpus_per_trial must be more than 0, got 0. Try 1"),
         (
             {"cpus_per_trial": float("inf"), "trial": TrialConfig.of(num_workers=2)},

@@ -72,7 +72,7 @@ def test_the_data_and_the_source_are_part_of_it() -> None:
 
 # ---- a setting more is one line ----
 
-LINE = '    weight_decay: Real = setting(0.0, "decay of the weights, a test", least=0, below=1)\n'
+LINE = '    weight_noise: Real = setting(0.0, "noise in the weights, a test", least=0, below=1)\n'
 
 CHECKS = """
 import sys
@@ -84,11 +84,11 @@ from ssl_runner.study import sweep_from_settings
 from tests.test_identity import SETTINGS_IDS
 for settings, settings_id in SETTINGS_IDS:
     assert TrialConfig.of(**settings).settings_id == settings_id
-changed = TrialConfig.of(weight_decay=0.5)
+changed = TrialConfig.of(weight_noise=0.5)
 assert changed.settings_id != TrialConfig().settings_id
-assert TRIALS.field("weight_decay").metadata[b"meaning"] == b"decay of the weights, a test"
-assert identity_columns(Trial(changed, "d"))["weight_decay"] == 0.5
-assert sweep_from_settings({"weight_decay": 0.25}).trial.optimizer.weight_decay == 0.25
+assert TRIALS.field("weight_noise").metadata[b"meaning"] == b"noise in the weights, a test"
+assert identity_columns(Trial(changed, "d"))["weight_noise"] == 0.5
+assert sweep_from_settings({"weight_noise": 0.25}).trial.optimizer.weight_noise == 0.25
 """
 
 
@@ -104,10 +104,10 @@ def test_a_setting_more_is_one_line_in_one_file(tmp_path: Path) -> None:
     done = subprocess.run(python, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     told = run(tmp_path, "ssl_runner.tune", "--help")
-    assert "--weight-decay WEIGHT_DECAY" in told.stdout
-    refused = run(tmp_path, "ssl_runner.tune", "--weight-decay", "2.0")
+    assert "--weight-noise WEIGHT_NOISE" in told.stdout
+    refused = run(tmp_path, "ssl_runner.tune", "--weight-noise", "2.0")
     assert refused.returncode == 2
-    assert refused.stderr == "error: weight_decay must be in [0, 1), got 2.0. The default is 0.0.\n"
+    assert refused.stderr == "error: weight_noise must be in [0, 1), got 2.0. The default is 0.0.\n"
 
 
 # ---- source ----

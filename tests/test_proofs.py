@@ -26,6 +26,7 @@ from ssl_runner.datasets import ImageDataset
 from ssl_runner.loader import Batch
 from ssl_runner.methods import UnlabeledBatch
 from ssl_runner.methods.settings import METHODS
+from ssl_runner.models.batch_norm import SyncBatchNorm
 from ssl_runner.sampler import LABELED_KIND, UNLABELED_KIND, HomogeneousBatchSampler
 from ssl_runner.train import TrialData, fit, prepare
 from ssl_runner.train.loop import Training
@@ -61,7 +62,15 @@ TRIALS = {
     )
     for method, mu in itertools.product([*METHODS][1:], (1, 2))
 }
-CUT = ("pass", "freematch, mu 2")
+SYNCED = WEAK.replace(model="tests.models:NormedPixels", sync_batch_norm=True)
+TRIALS |= {
+    "pass, batch norm": SYNCED,
+    "pi_model, batch norm": SYNCED.replace(method="pi_model"),
+    "fixmatch, mu 2, batch norm": SYNCED.replace(
+        model="tests.models:NormedFeatures", last_batch="pad", method="fixmatch", mu=2, threshold=0.2
+    ),
+}
+CUT = ("pass", "freematch, mu 2", "fixmatch, mu 2, batch norm")
 """Trials that are cut and go on over other numbers of workers."""
 
 CHECKPOINT_STEPS = 3
@@ -202,11 +211,25 @@ def without_mean() -> Iterator[None]:
         yield
 
 
+def without_sync() -> Any:
+    """Every rank normalizes its own images."""
+    return mock.patch("ssl_runner.train.loop.synchronize")
+
+
+def with_fillers() -> Any:
+    """A filler image enters mean and variance."""
+    always = property(lambda norm: True, lambda norm, counts: None)
+    return mock.patch.object(SyncBatchNorm, "counts", always, create=True)
+
+
 LABELED_WEIGHT, UNLABELED_WEIGHT, MEAN = "labeled weight", "unlabeled weight", "mean"
+SYNC, FILLER = "synchronization", "filler"
 MISTAKES: dict[str, Callable[[], Any]] = {
     LABELED_WEIGHT: functools.partial(without_weight, LABELED_KIND),
     UNLABELED_WEIGHT: functools.partial(without_weight, UNLABELED_KIND),
     MEAN: without_mean,
+    SYNC: without_sync,
+    FILLER: with_fillers,
 }
 MISTAKEN = (
     (LABELED_WEIGHT, "pass"),
@@ -215,6 +238,10 @@ MISTAKEN = (
     (UNLABELED_WEIGHT, "fixmatch, mu 2"),
     (MEAN, "fixmatch, aligned"),
     (MEAN, "freematch, mu 1"),
+    (SYNC, "pass, batch norm"),
+    (SYNC, "fixmatch, mu 2, batch norm"),
+    (FILLER, "pass, batch norm"),
+    (FILLER, "pi_model, batch norm"),
 )
 
 
@@ -388,6 +415,7 @@ def steps_left(config: TrialConfig, data: TrialData, state: dict[str, Any]) -> l
     config = config.resolved()
     settings: dict[str, Any] = {
         "order": config.batches.order,
+        "last_batch": config.batches.last_batch,
         "mu": config.unlabeled.mu or 1,
         "skip_unlabeled": True,
     }

@@ -21,6 +21,7 @@ from PIL import Image
 from ssl_runner.command import parse
 from ssl_runner.datasets import load_dataset
 from ssl_runner.models import build_model
+from ssl_runner.models.settings import ModelSettings
 from ssl_runner.study import sweep_from_settings
 from tests.test_sampler import forks
 
@@ -96,7 +97,7 @@ def flags_of(module: str) -> frozenset[str]:
         patch.setattr("sys.argv", [module, "--help"])
         with pytest.raises(SystemExit):
             import_module(home).main()
-    flags = frozenset(re.findall(r"--[a-z][a-z-]*", printed.getvalue()))
+    flags = frozenset(re.findall(r"--[a-z][a-z0-9-]*", printed.getvalue()))
     assert "--help" in flags
     return flags
 
@@ -170,7 +171,7 @@ def test_the_examples_of_own_code_work(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert len(load_dataset("my_data:letters").train) == 6
-    model = build_model("my_model:Linear", 3, (5, 4), 3, 0.25)
+    model = build_model(ModelSettings(model="my_model:Linear"), 3, (5, 4), 3)
     assert model(torch.zeros(2, 3, 5, 4)).shape == (2, 3)
 
 

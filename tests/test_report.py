@@ -29,8 +29,8 @@ def results(tmp_path: Path) -> ResultsFolder:
     for seed, full, tenth in ((0, 0.91, 0.86), (1, 0.93, 0.86)):
         for fraction, accuracy in ((1.0, full), (0.1, tenth)):
             config = TrialConfig.of(seed=seed, split_seed=seed, label_fraction=fraction)
-            results.write(trial_row(config, test_accuracy=accuracy), epoch_rows(1))
-    results.write(trial_row(TrialConfig(), sweep="other", test_accuracy=0.4321), [])
+            results.write(trial_row(config.resolved(), test_accuracy=accuracy), epoch_rows(1))
+    results.write(trial_row(TrialConfig().resolved(), sweep="other", test_accuracy=0.4321), [])
     return results
 
 

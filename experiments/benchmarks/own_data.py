@@ -43,7 +43,7 @@ from ssl_runner.datasets.parts import assign
 from ssl_runner.datasets.settings import FileSettings
 from ssl_runner.datasets.store import map_images
 from ssl_runner.loader import PartiallyLabeledDataset, make_loader
-from ssl_runner.models import build_model
+from ssl_runner.models import CNN
 from ssl_runner.sampler import HomogeneousBatchSampler
 from ssl_runner.train.device import to_model_input
 
@@ -149,7 +149,7 @@ def train(path: Path, images: int, steps: int, mapped: bool, with_steps: bool, c
             images_NCHW = np.fromfile(file, np.uint8).reshape(shape)
     dataset = PartiallyLabeledDataset(images_NCHW, np.arange(images) % 10)
     sampler = HomogeneousBatchSampler(range(images), (), batch_size=BATCH, num_replicas=1, rank=0)
-    model = build_model("CNN", 3, (32, 32), 10, 0.25)
+    model = CNN(3, (32, 32), 10, 0.25)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     loss_function, device = nn.CrossEntropyLoss(), torch.device("cpu")
     most = [0, 0]

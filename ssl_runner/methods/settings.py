@@ -4,10 +4,9 @@ hyperparameters that each takes, with their defaults."""
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ssl_runner.errors import require
-from ssl_runner.settings import Real, Text, Whole, check, require_known, setting
+from ssl_runner.settings import Real, Text, Whole, check, require_known, setting, taken_alone
 
 Value = float | int | bool
 
@@ -177,11 +176,8 @@ class MethodSettings:
 
     def with_values(self, values: Mapping[str, Value]) -> "MethodSettings":
         """The same with each hyperparameter in `values` set, where it is not set yet, and no other."""
-        written: dict[str, Any] = dict.fromkeys(HYPERPARAMETERS)
-        for name, default in values.items():
-            given = getattr(self, name)
-            written[name] = default if given is None else given
-        return dataclasses.replace(self, **written)
+        resolved: MethodSettings = taken_alone(self, HYPERPARAMETERS, values)
+        return resolved
 
 
 HYPERPARAMETERS = tuple(_OWN.defaults)

@@ -1,12 +1,12 @@
 """The command that runs a sweep again, read off its rows."""
 
+import functools
 import shlex
 from typing import Any
 
 import pandas as pd
 
-from ssl_runner.config import AXES, FIELDS, SweepConfig
-from ssl_runner.methods.settings import HYPERPARAMETERS, defaults
+from ssl_runner.config import AXES, DETERMINING, FIELDS, SweepConfig, TrialConfig
 
 
 def command_of(rows: pd.DataFrame) -> str:
@@ -40,18 +40,25 @@ def command_of(rows: pd.DataFrame) -> str:
 
 
 def _taken(rows: pd.DataFrame, name: str) -> list[Any]:
-    """The values that a setting was given, without the methods' defaults."""
+    """The values that a setting was given, without the defaults of models, methods and optimizers."""
     values = []
-    for method, value in zip(rows["method"], rows[name], strict=True):
-        if pd.isna(value):
+    chosen = zip(*(rows[each] for each in _CHOSEN), strict=True)
+    for each, value in zip(chosen, rows[name], strict=True):
+        if pd.isna(value) or (FIELDS[name].default is None and value == _own(*each)[name]):
             continue
-        own = defaults(method).get(name, 1 if name == "mu" else None)
-        if name in HYPERPARAMETERS and value == own:
-            continue
-        if name == "order" and method != "pass":
+        if name == "order" and each[_CHOSEN.index("method")] != "pass":
             continue
         values.append(value)
     return values
+
+
+_CHOSEN = (*DETERMINING, "schedule", "order")
+
+
+@functools.cache
+def _own(*chosen: str) -> dict[str, Any]:
+    """A trial's settings where only these are given."""
+    return TrialConfig.of(**dict(zip(_CHOSEN, chosen, strict=True))).resolved().flat()
 
 
 def value_text(value: Any) -> str:

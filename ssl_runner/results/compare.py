@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from ssl_runner.config import DETERMINING
 from ssl_runner.errors import InputError
 from ssl_runner.methods.settings import HYPERPARAMETERS, METHODS
 from ssl_runner.metrics import COMPARED
@@ -17,7 +18,9 @@ _TOTALS = ("steps", "images", "train_seconds", "seconds")
 _ALWAYS = ("model", "config", "label_fraction", "method")
 _SEEDS = ("seed", "split_seed")
 _VERSION = ("data_digest", "sources")
-# What a method determines: shown only where it varies among trials of the same method.
+# What a model, a method or an optimizer determines: shown only where it varies among trials of the
+# same one.
+_BY = {name: by for by, names in DETERMINING.items() for name in names} | {"order": "method"}
 _OF_METHOD = (*HYPERPARAMETERS, "order")
 
 
@@ -80,15 +83,16 @@ def compare(trials: pd.DataFrame, baselines: Sequence[str] = ("full", "pass")) -
 def _varying(done: pd.DataFrame) -> list[str]:
     """The settings that vary, except the seeds and those that every comparison names; and what
     tells rows of the same settings apart, where there are older versions of their data or code."""
-    within, versions = done.groupby("method"), done.groupby(["sweep", "settings_id"])
+    within = {by: done.groupby(by, dropna=False) for by in DETERMINING}
+    versions = done.groupby(["sweep", "settings_id"])
     varying = [name for name in _VERSION if (versions[name].nunique(dropna=False) > 1).any()]
     return varying + [
         name
         for name in ("sweep", *SETTING_COLUMNS)
         if name not in (*_ALWAYS, *_SEEDS)
         and (
-            within[name].nunique(dropna=False).max() > 1
-            if name in _OF_METHOD
+            within[_BY[name]][name].nunique(dropna=False).max() > 1
+            if name in _BY
             else done[name].nunique(dropna=False) > 1
         )
     ]

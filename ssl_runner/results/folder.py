@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from pyarrow.fs import FileSelector
 
 from ssl_runner.checkpoint_name import SUFFIX, CheckpointName
-from ssl_runner.config import FIELDS
+from ssl_runner.config import FIELDS, TrialConfig
 from ssl_runner.errors import InputError
 from ssl_runner.results.matching import KnownTrial, known_trial, settings_id_of, sources_of
 from ssl_runner.results.reading import read_files
@@ -226,6 +226,9 @@ class ResultsFolder:
             rows = table.select([*FIELDS]).filter(pa.array(old)).to_pylist()
             frame.loc[old, "settings_id"] = [settings_id_of(row) for row in rows]
             frame.loc[old, "sources"] = [sources_of(row) for row in rows]
+        if folder == "trials" and (old := frame["optimizer"].isna()).any():
+            for name, value in _BEFORE_OPTIMIZERS.items():
+                frame[name] = frame[name].astype(object).where(~old, value).infer_objects()
         return (
             frame
             if sweep is None
@@ -262,6 +265,13 @@ class ResultsFolder:
             ).drop_columns([field.name])
         return table
 
+
+# What rows were trained with that were written before these settings existed.
+_BEFORE_OPTIMIZERS = {
+    name: value
+    for name, value in vars(TrialConfig().resolved().optimizer).items()
+    if value is not None and name != "lr"
+} | {"small_images": False, "sync_batch_norm": False}
 
 _IDENTIFIED = ("trial_id", "settings_id", "data_digest", "sources", "status", "ended_at")
 

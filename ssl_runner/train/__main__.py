@@ -13,6 +13,7 @@ from ssl_runner.datasets import ImageDataset, load_dataset
 from ssl_runner.datasets.pool import usable_cpus
 from ssl_runner.errors import InputError
 from ssl_runner.identity import Trial, identify
+from ssl_runner.models import check_models
 from ssl_runner.report.terminal import print_comparison, wide_console
 from ssl_runner.results import ResultsFolder
 from ssl_runner.results.matching import match
@@ -50,6 +51,11 @@ def main() -> int:
         matches = match([trial], results.known(sweep))
         has_row = {row.trial_id for row in matches.rows.values()}
         results.remove_leftovers(sweep, () if command.fresh else has_row)
+        if command.fresh or not has_row:
+            channels, height, width = dataset.train.images.shape[1:]
+            classes = len(dataset.train.class_names)
+            for line in check_models([config.network], channels, (height, width), classes):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
         for what in matches.changed:
             console.print(f"it has a row from before {what} changed, which is kept", highlight=False)
         if command.fresh:

@@ -13,16 +13,17 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from ssl_runner.config import TrialConfig
+from ssl_runner.errors import require
 from ssl_runner.keyed_random import seed_of
 from ssl_runner.loader import Batch, PartiallyLabeledDataset, make_loader
 from ssl_runner.methods import Method, build_method
 from ssl_runner.metrics import METRICS
-from ssl_runner.models import build_model
+from ssl_runner.models import build_model, synchronize
 from ssl_runner.sampler import HomogeneousBatchSampler
 from ssl_runner.train.data import TrialData
 from ssl_runner.train.device import compile_in_place, dtype_of, resident, resolve_precision
 from ssl_runner.train.evaluation import Evaluation, evaluate
-from ssl_runner.train.optimizer import Adam
+from ssl_runner.train.optimizer import build_optimizer
 from ssl_runner.train.ranks import check_agreement, rank_and_size
 from ssl_runner.train.step import WEIGHTS, Learner, averaged_model, group_by_step
 from ssl_runner.train.values import FitResult, Progress, Sums
@@ -91,7 +92,7 @@ class Training:
         self.trial_id = trial_id or config.settings_id
         self.precision = resolve_precision(config.compute.precision, device)
         method, bare = self._new_method(), self._new_model()
-        optimizer = Adam(bare.parameters(), lr=config.optimizer.lr, fused=True)
+        optimizer = build_optimizer(config.optimizer, bare.parameters())
         average = averaged_model(bare, config.unlabeled.ema) if config.unlabeled.ema else None
         self.sampler = self._new_sampler(skip_unlabeled=not method.needs_unlabeled)
         self.progress, self.sums = Progress(), Sums(device)
@@ -112,6 +113,8 @@ class Training:
         images, labels = (resident(rows, device) for rows in data.validation)
         self.validation = images, labels
         steps = config.budget.max_steps or config.budget.epochs * self.sampler.plan.labeled_steps()
+        warmup, rule = config.optimizer.warmup_steps, f"less than the {steps} steps of the training"
+        require(warmup < steps, "warmup_steps", rule, warmup, "Train longer, or leave it out.")
         self.learner = Learner(
             config=config,
             method=method,
@@ -120,7 +123,7 @@ class Training:
             average=average,
             optimizer=optimizer,
             hidden_N=torch.tensor(data.hidden_N),
-            ramp_steps=(config.unlabeled.ramp or 0.0) * steps,
+            steps=steps,
             group=group,
             device=device,
             precision=self.precision,
@@ -136,9 +139,9 @@ class Training:
     def _new_model(self) -> nn.Module:
         """The model with its initial weights, which the seed alone decides."""
         channels, height, width = self.data.images_NCHW.shape[1:]
-        network, classes = self.config.network, len(self.data.classes)
+        classes = len(self.data.classes)
         torch.manual_seed(seed_of((self.config.batches.seed, WEIGHTS)))
-        model = build_model(network.model, channels, (height, width), classes, network.dropout)
+        model = build_model(self.config.network, channels, (height, width), classes)
         placed: nn.Module = model.to(  # type: ignore[call-overload]
             self.device, dtype_of(self.precision), memory_format=torch.channels_last
         )
@@ -173,11 +176,18 @@ class Training:
         )
 
     def _wrapped(self, bare: nn.Module) -> nn.Module:
-        """The model as it is called: compiled, if so configured, and in DDP where there are ranks."""
+        """The model as it is called: compiled, if so configured, and in DDP where there are ranks.
+
+        DDP gives every rank the buffers of rank 0 before a forward pass. So without
+        `sync_batch_norm` the running averages are those of rank 0's images; with it they are equal
+        anyway.
+        """
         if self.config.compute.compile:
             compile_in_place(bare, self.device)
         if self.group is None:
             return bare
+        if self.config.network.sync_batch_norm:
+            synchronize(bare, self.group)
         devices = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(bare, device_ids=devices, process_group=self.group)
 

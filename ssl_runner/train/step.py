@@ -18,8 +18,10 @@ from ssl_runner.config import TrialConfig
 from ssl_runner.keyed_random import seed_of
 from ssl_runner.loader import Batch
 from ssl_runner.methods import Method, Networks, UnlabeledBatch
+from ssl_runner.models.batch_norm import SyncBatchNorm
 from ssl_runner.sampler import LABELED_KIND
 from ssl_runner.train.device import autocast, dtype_of, seed_generator, to_model_input
+from ssl_runner.train.optimizer import lr_factor
 from ssl_runner.train.ranks import sum_over_ranks
 from ssl_runner.train.values import Sums
 
@@ -71,7 +73,7 @@ class Learner:
         average: The running average of its weights, or None.
         optimizer: Of the model's weights.
         hidden_N: The classes of all training images, only for the table: no loss sees them.
-        ramp_steps: Optimizer steps until the unlabeled loss has its full weight.
+        steps: Optimizer steps of the whole training.
         group: The ranks that train together, or None.
         device, precision: How it computes.
     """
@@ -83,7 +85,7 @@ class Learner:
     average: AveragedModel | None
     optimizer: torch.optim.Optimizer
     hidden_N: torch.Tensor
-    ramp_steps: float
+    steps: int
     group: dist.ProcessGroup | None
     device: torch.device
     precision: str
@@ -104,6 +106,9 @@ class Learner:
             with self._no_sync():
                 self._learn_unlabeled(batch, sums, epoch, step, len(unlabeled))
         self._learn_labeled(labeled, sums, epoch)
+        factor = lr_factor(self.config.optimizer, step, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.optimizer.lr * factor
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.bare)
@@ -115,7 +120,7 @@ class Learner:
 
     def _learn_labeled(self, batch: Batch, sums: Sums, epoch: int) -> None:
         """Cross entropy and its gradient."""
-        self._seed(batch, epoch)
+        self._begin(batch, epoch)
         images_BCHW = batch.images.to(self.device, non_blocking=True)
         if self.config.batches.augment == "weak":
             images_BCHW = weak(
@@ -131,18 +136,23 @@ class Learner:
 
     def _learn_unlabeled(self, batch: Batch, sums: Sums, epoch: int, step: int, batches: int) -> None:
         """The method's loss and its gradient."""
-        self._seed(batch, epoch)
+        self._begin(batch, epoch)
         loss = self.method.unlabeled_loss(self._networks, self._views(batch, sums, epoch), step)
         if loss is None:
             return
         assert self.config.unlabeled.unlabeled_weight is not None
-        risen = min(1.0, step / self.ramp_steps) if self.ramp_steps else 1.0
+        ramp_steps = (self.config.unlabeled.ramp or 0.0) * self.steps
+        risen = min(1.0, step / ramp_steps) if ramp_steps else 1.0
         weight = self.config.unlabeled.unlabeled_weight * risen / batches
         (loss * (weight * batch.weight)).backward()  # type: ignore[no-untyped-call]
         if batch.own:
             sums.add(unlabeled_loss=loss.detach() * batch.own, unlabeled=batch.own)
 
-    def _seed(self, batch: Batch, epoch: int) -> None:
+    def _begin(self, batch: Batch, epoch: int) -> None:
+        """Before a batch's forward passes."""
+        for norm in self._norms:
+            if isinstance(norm, SyncBatchNorm):
+                norm.counts = batch.own > 0
         # The generator is seeded by position, so its state need not be saved: a run that resumes here
         # draws the same numbers as one that was never stopped.
         rank = 0 if self.group is None else dist.get_rank(self.group)
@@ -165,10 +175,13 @@ class Learner:
         return dtype_of(self.precision)
 
     @cached_property
+    def _norms(self) -> list[_BatchNorm]:
+        return [module for module in self.bare.modules() if isinstance(module, _BatchNorm)]
+
+    @cached_property
     def _networks(self) -> Networks:
         """The model as a method may call it."""
-        norms = [module for module in self.bare.modules() if isinstance(module, _BatchNorm)]
-        tracking = [norm for norm in norms if norm.track_running_stats]
+        tracking = [norm for norm in self._norms if norm.track_running_stats]
 
         def student(images_BCHW: torch.Tensor) -> torch.Tensor:
             for norm in tracking:

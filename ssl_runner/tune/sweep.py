@@ -15,7 +15,7 @@ from ssl_runner.datasets import ImageDataset, load_dataset
 from ssl_runner.datasets.store import handle_of
 from ssl_runner.identity import Trial, identify
 from ssl_runner.methods import build_method
-from ssl_runner.models import build_model
+from ssl_runner.models import check_models
 from ssl_runner.report.page import render_page
 from ssl_runner.report.terminal import print_comparison, wide_console
 from ssl_runner.results import ResultsFolder, newest
@@ -121,7 +121,7 @@ def _run(sweep: _Sweep, matches: Matches, pending: Sequence[Trial]) -> None:
     command, results = sweep.command, sweep.results
     if command.address is None:
         check_fits(command.sweep, this_machine())
-    work = _check_trials(pending, sweep.dataset)
+    work = _check_trials(sweep, pending)
     # The longest first: the last ones are short, so that no core waits long for another.
     pending = sorted(pending, key=lambda trial: -work[trial.trial_id])
     loggers = build_loggers(command.log, results, sweep.name, sweep.say)
@@ -135,17 +135,19 @@ def _run(sweep: _Sweep, matches: Matches, pending: Sequence[Trial]) -> None:
         stop_if_asked()
 
 
-def _check_trials(trials: Sequence[Trial], dataset: ImageDataset) -> dict[str, int]:
-    """Check what each trial needs before any of them starts; returns the work of each by its id.
+def _check_trials(sweep: _Sweep, trials: Sequence[Trial]) -> dict[str, int]:
+    """Check what each trial needs before any of them starts, and say which weights start fresh;
+    returns the work of each by its id.
 
     Raises:
         InputError: If the data or a model does not suit a trial.
     """
-    configs = [trial.config for trial in trials]
+    dataset, configs = sweep.dataset, [trial.config for trial in trials]
     channels, height, width = dataset.train.images.shape[1:]
     classes = len(dataset.train.class_names)
-    for name in {config.network.model for config in configs}:
-        build_model(name, channels, (height, width), classes, 0.0)
+    networks = [config.network for config in configs]
+    for line in check_models(networks, channels, (height, width), classes):
+        sweep.say(line)
     for settings in {config.unlabeled.method: config.unlabeled for config in configs}.values():
         build_method(settings, torch.full((classes,), 1 / classes))
     pools: dict[tuple[object, ...], Pools] = {}
