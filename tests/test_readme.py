@@ -34,7 +34,7 @@ PAGES = [path for path in TRACKED if path.endswith(".md")]
 OURS = tuple(f"ssl_runner.{name}" for name in ("tune", "train", "report", "datasets"))
 """The commands whose flags a page may name by themselves."""
 
-MOST_LINES = 220
+MOST_LINES = 235
 """A newcomer has five minutes."""
 
 every_page = pytest.mark.parametrize("page", PAGES)

@@ -15,7 +15,7 @@ from ssl_runner.errors import DataError as DataError
 from ssl_runner.errors import InputError, did_you_mean, shown
 from ssl_runner.imports import import_by_path
 
-_LOADERS: dict[str, Callable[[Path | None, Callable[[str], None], bool], ImageDataset]] = {
+LOADERS: dict[str, Callable[[Path | None, Callable[[str], None], bool], ImageDataset]] = {
     "fashion_mnist": load_fashion_mnist,
     "digits": load_digits,
     **{name: partial(load_torchvision, name) for name in SETS},
@@ -48,7 +48,7 @@ def load_dataset(
         DataError: If its data can't be loaded: what was wrong, and what helps.
     """
     files = files or FileSettings()
-    if name not in _LOADERS and ":" not in name:
+    if name not in LOADERS and ":" not in name:
         if data_dir is not None:
             raise InputError(
                 f"data_dir must be left out for {name!r}, a path, got {data_dir}. --image-dir is the "
@@ -61,8 +61,8 @@ def load_dataset(
                 f"{field.name} must be left out for {name!r}, which is no table or folder, got "
                 f"{shown(value)}."
             )
-    if name in _LOADERS:
-        return _LOADERS[name](data_dir, say, fetch)
+    if name in LOADERS:
+        return LOADERS[name](data_dir, say, fetch)
     if data_dir is not None:
         raise InputError(
             f"data_dir must be left out for {name!r}, which reads its own data, got {data_dir}."
