@@ -15,9 +15,9 @@ from ssl_runner.cache import cache_folder
 from ssl_runner.config import SweepConfig, TrialConfig
 from ssl_runner.datasets import ImageDataset, load_dataset
 from ssl_runner.datasets.__main__ import main as describe
+from ssl_runner.datasets.decoded.store import clear, handle_of
 from ssl_runner.datasets.load import LOADERS
 from ssl_runner.datasets.settings import DATASETS, FileSettings, is_path
-from ssl_runner.datasets.store import clear, handle_of
 from ssl_runner.errors import DataError, InputError
 from ssl_runner.labels import UNLABELED
 from ssl_runner.report.page import find_dataset

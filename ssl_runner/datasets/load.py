@@ -73,9 +73,9 @@ def load_dataset(
 def _from_files(name: str, files: FileSettings, say: Callable[[str], None]) -> ImageDataset:
     """The data set at a path, from the cache if it was decoded before."""
     # With torch's processes and pandas, these take half a second that a named set can do without.
-    from ssl_runner.datasets.load_files import load_files
-    from ssl_runner.datasets.named_path import TABLES, list_images
-    from ssl_runner.datasets.parts import assign
+    from ssl_runner.datasets.decoded.load_files import load_files
+    from ssl_runner.datasets.listing.named_path import TABLES, list_images
+    from ssl_runner.datasets.listing.parts import assign
 
     path = Path(name)
     if not (path.exists() or "/" in name or path.suffix):

@@ -12,7 +12,7 @@ from ssl_runner.checkpoint import Checkpoints
 from ssl_runner.command import Command, stop_if_asked
 from ssl_runner.config import SweepConfig
 from ssl_runner.datasets import ImageDataset, load_dataset
-from ssl_runner.datasets.store import handle_of
+from ssl_runner.datasets.decoded.store import handle_of
 from ssl_runner.identity import Trial, identify
 from ssl_runner.methods import build_method
 from ssl_runner.models import check_models
