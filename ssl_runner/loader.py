@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ssl_runner.datasets.mapped import was_read
+from ssl_runner.datasets.decoded.mapped import was_read
 from ssl_runner.sampler import HomogeneousBatchSampler, Kind, RankBatch
 
 # N = images, B = images in this rank's batch, C = channels, H and W = height and width

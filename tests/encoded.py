@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssl_runner.datasets.listing import Listing
-from ssl_runner.datasets.parts import Parts
+from ssl_runner.datasets.listing.listing import Listing
+from ssl_runner.datasets.listing.parts import Parts
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,7 @@ FLAGS: dict[str, tuple[str, object]] = {
     "channels": ("1", 1),
     "max_bad_images": ("2", 2),
     "max_pixels": ("1000", 1000),
+    "cache_limit": ("2.5", 2.5),
 }
 
 

@@ -43,7 +43,7 @@ def test_a_grid_shows_its_images_in_order() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("fashion_mnits",), "the data set must be a known name or an import path"),
+        (("fashion_mnits",), "the data set must be a known name, a path, or an import path"),
         (("--label-fraction", "10"), "label_fraction must be in (0, 1], got 10.0. Did you mean 0.10?"),
         (
             ("--picture", "{folder}/no/x.png"),

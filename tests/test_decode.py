@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ssl_runner.datasets.decode import Bad, Decoded, Header, decode, header
+from ssl_runner.datasets.decoded.decode import Bad, Decoded, Header, decode, header
 from ssl_runner.datasets.settings import Fit
 from tests.encoded import encoded_as, noise
 

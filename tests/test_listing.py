@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ssl_runner.datasets.image_files import CHUNK, FileImages
-from ssl_runner.datasets.listing import Encoded, Listing
-from ssl_runner.datasets.named_path import list_images
-from ssl_runner.datasets.parquet_images import LEAST_ROWS, MOST_PIECES, ParquetImages
-from ssl_runner.datasets.parts import assign
+from ssl_runner.datasets.listing.file_images import CHUNK, FileImages
+from ssl_runner.datasets.listing.listing import Encoded, Listing
+from ssl_runner.datasets.listing.named_path import list_images
+from ssl_runner.datasets.listing.parquet_images import LEAST_ROWS, MOST_PIECES, ParquetImages
+from ssl_runner.datasets.listing.parts import assign
 from ssl_runner.datasets.settings import FileSettings
 from ssl_runner.errors import DataError, InputError
 

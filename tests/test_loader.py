@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from ssl_runner.datasets.store import map_images
+from ssl_runner.datasets.decoded.store import map_images
 from ssl_runner.image_files import ImageFiles
 from ssl_runner.labels import UNLABELED
 from ssl_runner.loader import Batch, PartiallyLabeledDataset, collate, make_loader

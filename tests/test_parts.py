@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_runner.datasets.duplicates import same_content
-from ssl_runner.datasets.listing import Listing, Part
-from ssl_runner.datasets.natural import natural_order
-from ssl_runner.datasets.parts import Parts, assign
+from ssl_runner.datasets.listing.duplicates import same_content
+from ssl_runner.datasets.listing.listing import Listing, Part
+from ssl_runner.datasets.listing.natural import natural_order
+from ssl_runner.datasets.listing.parts import Parts, assign
 from ssl_runner.datasets.settings import FileSettings
 from ssl_runner.errors import DataError
 from ssl_runner.labels import UNLABELED

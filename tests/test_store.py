@@ -16,12 +16,12 @@ from PIL import Image
 
 from ssl_runner.datasets import DataError, ImageDataset, digest_of
 from ssl_runner.datasets.__main__ import main
-from ssl_runner.datasets.decode import Decoded, decode
-from ssl_runner.datasets.load_files import load_files
-from ssl_runner.datasets.mapped import map_of, was_read
-from ssl_runner.datasets.pool import shown_progress
+from ssl_runner.datasets.decoded.decode import Decoded, decode
+from ssl_runner.datasets.decoded.load_files import load_files
+from ssl_runner.datasets.decoded.mapped import map_of, was_read
+from ssl_runner.datasets.decoded.pool import shown_progress
+from ssl_runner.datasets.decoded.store import META, clear, handle_of, map_images
 from ssl_runner.datasets.settings import FileSettings
-from ssl_runner.datasets.store import META, clear, handle_of, map_images
 from ssl_runner.errors import InputError
 from ssl_runner.testing.processes import Runs
 from tests.conftest import Answer
@@ -424,7 +424,7 @@ def test_clearing_no_cache_makes_none(cache: Path) -> None:
 
 LOAD = """if True:
     import pathlib, sys
-    from ssl_runner.datasets.load_files import load_files
+    from ssl_runner.datasets.decoded.load_files import load_files
     from ssl_runner.datasets.settings import FileSettings
     from tests.encoded import Folder, listing_of, parts_of
     encoded = Folder(pathlib.Path(sys.argv[1]), 4, pause=float(sys.argv[2]), dies_at=sys.argv[3])

@@ -1,6 +1,7 @@
 """What does a trial need in memory? And are the arrays there once, however many trials there are?
 
 python -m experiments.benchmarks.memory    # about 2 minutes on two cores; Linux; needs psutil
+python -m experiments.benchmarks.memory --own-images 100000 --trials 2    # files of 64×64×3
 
 Our command with one, two and four trials at a time. Its processes are looked at several times a
 second, by what the kernel says of them (`smaps`). Peaks, in MB: what a trial's process holds for
@@ -10,6 +11,7 @@ sweep added up (each shared page counted once), Ray's own included.
 """
 
 import argparse
+import os
 import tempfile
 import time
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.benchmarks.command import our_sweep
+from experiments.benchmarks.own_data import write_images
 from ssl_runner.datasets import load_dataset
 
 MB = 1e6
@@ -79,22 +82,31 @@ def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description="What does a trial need in memory?")
     parser.add_argument("--trials", type=int, nargs="+", default=[1, 2, 4], help="at a time")
+    parser.add_argument("--own-images", type=int, help="made-up image files in place of Fashion-MNIST")
     options = parser.parse_args()
-    arrays = load_dataset("fashion_mnist")
-    bytes_of_arrays = sum(
-        part.images.nbytes + part.labels.nbytes for part in (arrays.train, arrays.test)
-    )
+    with tempfile.TemporaryDirectory() as scratch:
+        name = "fashion_mnist"
+        if options.own_images:
+            os.environ["SSL_RUNNER_CACHE"] = f"{scratch}/cache"
+            name = f"{scratch}/images"
+            write_images(Path(name), options.own_images, (64, 64), ".png")
+        measure(name, options.trials)
+
+
+def measure(name: str, counts: list[int]) -> None:
+    """Run the sweeps, and print the table."""
+    bytes_of_arrays = load_dataset(name).nbytes
     table = Table(title=f"Peak memory in MB; the arrays are {bytes_of_arrays / MB:.1f} MB")
     for heading in ("trials at a time", "a trial's own", "it shares", "object store", "all processes"):
         table.add_column(heading, justify="right")
-    for count in options.trials:
+    for count in counts:
         peaks = Peaks()
         with tempfile.TemporaryDirectory() as folder:
             our_sweep(
                 Path(folder),
                 *("--configs", "partial", "--label-fractions", "0.5", "--epochs", "1"),
                 *("--cpus-per-trial", "0.5", "--max-concurrent", str(count)),
-                *("--seeds", *map(str, range(2 * count))),
+                *("--seeds", *map(str, range(2 * count)), "--dataset", name),
                 watch=peaks.look,
             )
         figures = (peaks.own, peaks.shared, peaks.store, peaks.all)

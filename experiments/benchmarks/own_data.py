@@ -37,11 +37,11 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import Compose, PILToTensor, Resize
 
-from ssl_runner.datasets.load_files import load_files
-from ssl_runner.datasets.named_path import list_images
-from ssl_runner.datasets.parts import assign
+from ssl_runner.datasets.decoded.load_files import load_files
+from ssl_runner.datasets.decoded.store import map_images
+from ssl_runner.datasets.listing.named_path import list_images
+from ssl_runner.datasets.listing.parts import assign
 from ssl_runner.datasets.settings import FileSettings
-from ssl_runner.datasets.store import map_images
 from ssl_runner.loader import PartiallyLabeledDataset, make_loader
 from ssl_runner.models import CNN
 from ssl_runner.sampler import HomogeneousBatchSampler

@@ -95,7 +95,7 @@ def main() -> int:
 
 def clear_cache() -> int:
     """Remove decoded images, and say how many bytes that were."""
-    from ssl_runner.datasets.store import clear, image_cache
+    from ssl_runner.datasets.decoded.store import clear, image_cache
 
     cleared = clear()
     kept = f"; {cleared.in_use} data sets stay, which are in use" if cleared.in_use else ""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssl_runner.datasets.mapped import was_read
+from ssl_runner.datasets.decoded.mapped import was_read
 from ssl_runner.errors import Described, require
 from ssl_runner.labels import UNLABELED
 

@@ -15,7 +15,7 @@ from ssl_runner.errors import DataError as DataError
 from ssl_runner.errors import InputError, did_you_mean, shown
 from ssl_runner.imports import import_by_path
 
-_LOADERS: dict[str, Callable[[Path | None, Callable[[str], None], bool], ImageDataset]] = {
+LOADERS: dict[str, Callable[[Path | None, Callable[[str], None], bool], ImageDataset]] = {
     "fashion_mnist": load_fashion_mnist,
     "digits": load_digits,
     **{name: partial(load_torchvision, name) for name in SETS},
@@ -48,7 +48,7 @@ def load_dataset(
         DataError: If its data can't be loaded: what was wrong, and what helps.
     """
     files = files or FileSettings()
-    if name not in _LOADERS and ":" not in name:
+    if name not in LOADERS and ":" not in name:
         if data_dir is not None:
             raise InputError(
                 f"data_dir must be left out for {name!r}, a path, got {data_dir}. --image-dir is the "
@@ -61,8 +61,8 @@ def load_dataset(
                 f"{field.name} must be left out for {name!r}, which is no table or folder, got "
                 f"{shown(value)}."
             )
-    if name in _LOADERS:
-        return _LOADERS[name](data_dir, say, fetch)
+    if name in LOADERS:
+        return LOADERS[name](data_dir, say, fetch)
     if data_dir is not None:
         raise InputError(
             f"data_dir must be left out for {name!r}, which reads its own data, got {data_dir}."
@@ -73,9 +73,9 @@ def load_dataset(
 def _from_files(name: str, files: FileSettings, say: Callable[[str], None]) -> ImageDataset:
     """The data set at a path, from the cache if it was decoded before."""
     # With torch's processes and pandas, these take half a second that a named set can do without.
-    from ssl_runner.datasets.load_files import load_files
-    from ssl_runner.datasets.named_path import TABLES, list_images
-    from ssl_runner.datasets.parts import assign
+    from ssl_runner.datasets.decoded.load_files import load_files
+    from ssl_runner.datasets.listing.named_path import TABLES, list_images
+    from ssl_runner.datasets.listing.parts import assign
 
     path = Path(name)
     if not (path.exists() or "/" in name or path.suffix):

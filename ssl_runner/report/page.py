@@ -20,9 +20,9 @@ from pyarrow import fs
 
 from ssl_runner.cache import cache_folder
 from ssl_runner.datasets import ImageDataset, load_dataset
+from ssl_runner.datasets.decoded.store import find_content
 from ssl_runner.datasets.picture import pixels_of
 from ssl_runner.datasets.settings import is_path
-from ssl_runner.datasets.store import find_content
 from ssl_runner.errors import InputError
 from ssl_runner.report import charts, words
 from ssl_runner.report.rerun import command_of, value_text

@@ -10,7 +10,7 @@ from rich.console import Console
 from ssl_runner.checkpoint import Checkpoints
 from ssl_runner.command import Command, parse, run_main
 from ssl_runner.datasets import ImageDataset, load_dataset
-from ssl_runner.datasets.pool import usable_cpus
+from ssl_runner.datasets.decoded.pool import usable_cpus
 from ssl_runner.errors import InputError
 from ssl_runner.identity import Trial, identify
 from ssl_runner.models import check_models

@@ -8,7 +8,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
-from ssl_runner.datasets.mapped import was_read
+from ssl_runner.datasets.decoded.mapped import was_read
 from ssl_runner.sampler import share
 from ssl_runner.train.device import autocast, dtype_of, to_model_input
 from ssl_runner.train.ranks import rank_and_size, sum_over_ranks

@@ -9,8 +9,8 @@ import ray
 
 from ssl_runner.config import SweepConfig
 from ssl_runner.datasets import ImageDataset, load_dataset
+from ssl_runner.datasets.decoded.store import MappedDataset, handle_of
 from ssl_runner.datasets.settings import FileSettings
-from ssl_runner.datasets.store import MappedDataset, handle_of
 from ssl_runner.errors import DataError
 from ssl_runner.tune.cluster import Cluster
 

@@ -12,7 +12,8 @@ from ssl_runner.checkpoint import Checkpoints
 from ssl_runner.command import Command, stop_if_asked
 from ssl_runner.config import SweepConfig
 from ssl_runner.datasets import ImageDataset, load_dataset
-from ssl_runner.datasets.store import handle_of
+from ssl_runner.datasets.decoded.store import handle_of
+from ssl_runner.errors import require
 from ssl_runner.identity import Trial, identify
 from ssl_runner.methods import build_method
 from ssl_runner.models import check_models
@@ -29,7 +30,7 @@ from ssl_runner.tune.cluster import Cluster, check_fits, check_shared, ray_clust
 from ssl_runner.tune.loggers import build_loggers
 from ssl_runner.tune.progress import ProgressCallback, SweepProgress
 from ssl_runner.tune.sharing import share
-from ssl_runner.tune.work import Pools, work_of
+from ssl_runner.tune.work import Pools, steps_of, work_of
 from ssl_runner.tune.worker import RESTARTS, Shared, last_line, train_in_tune, trial_of
 from ssl_runner.versions import git_commit
 
@@ -159,6 +160,9 @@ def _check_trials(sweep: _Sweep, trials: Sequence[Trial]) -> dict[str, int]:
         if key not in pools:
             prepared = prepare(trial.config, dataset)
             pools[key] = Pools(len(prepared.labeled), len(prepared.unlabeled))
+        steps, warmup = steps_of(trial.config, pools[key]), trial.config.optimizer.warmup_steps
+        rule = f"less than the {steps} steps of {trial.config.description}"
+        require(warmup < steps, "warmup_steps", rule, warmup, "Train longer, or leave it out.")
         work[trial.trial_id] = work_of(trial.config, pools[key])
     return work
 

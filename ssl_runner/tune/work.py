@@ -18,14 +18,20 @@ def images_of_work(labeled: int, unlabeled: int) -> int:
     return labeled + 2 * unlabeled
 
 
-def work_of(config: TrialConfig, pools: Pools) -> int:
-    """The most work that a trial has to do, in images."""
+def steps_of(config: TrialConfig, pools: Pools) -> int:
+    """The most steps that a trial can take."""
     batches, budget = config.batches, config.budget
-    mu = config.unlabeled.mu or 1
     steps = -(-pools.labeled // batches.batch_size)
     if batches.order == "paired":
+        mu = config.unlabeled.mu or 1
         steps = max(steps, -(-pools.unlabeled // (batches.batch_size * mu)))
-    steps = budget.max_steps or budget.epochs * steps
+    return budget.max_steps or budget.epochs * steps
+
+
+def work_of(config: TrialConfig, pools: Pools) -> int:
+    """The most work that a trial has to do, in images."""
+    batches, mu = config.batches, config.unlabeled.mu or 1
+    steps = steps_of(config, pools)
     unlabeled = 0 if config.unlabeled.method == "pass" else steps * mu
     return images_of_work(steps * batches.batch_size, unlabeled * batches.batch_size)
 

@@ -17,11 +17,9 @@ import numpy.typing as npt
 
 from ssl_runner.cache import lock_cache
 from ssl_runner.datasets.arrays import digest_of
-from ssl_runner.datasets.decode import Header, header
-from ssl_runner.datasets.listing import Encoded
-from ssl_runner.datasets.pool import DIGEST_BYTES, Found, Task, read_all
-from ssl_runner.datasets.settings import FileSettings
-from ssl_runner.datasets.store import (
+from ssl_runner.datasets.decoded.decode import Header, header
+from ssl_runner.datasets.decoded.pool import DIGEST_BYTES, Found, Task, read_all
+from ssl_runner.datasets.decoded.store import (
     BAD_IMAGES,
     IMAGES,
     LABELS,
@@ -39,6 +37,8 @@ from ssl_runner.datasets.store import (
     parts_of,
     remember,
 )
+from ssl_runner.datasets.listing.listing import Encoded
+from ssl_runner.datasets.settings import FileSettings
 from ssl_runner.errors import DataError
 
 # n = listed images, N = those of all parts, C = channels, H and W = height and width

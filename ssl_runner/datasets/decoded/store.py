@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ssl_runner.cache import cache_folder, lock_cache
 from ssl_runner.datasets.arrays import ImageArrays, ImageDataset
-from ssl_runner.datasets.mapped import ImageMap, map_of
+from ssl_runner.datasets.decoded.mapped import ImageMap, map_of
 from ssl_runner.errors import DataError
 
 # N = images of an entry, training, validation and test images in this order, C, H, W as ever

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from ssl_runner.datasets.parts import Parts
+from ssl_runner.datasets.listing.parts import Parts
 from ssl_runner.errors import DataError, shown
 from ssl_runner.labels import UNLABELED
 

@@ -4,8 +4,8 @@ import posixpath
 from collections.abc import Callable
 from pathlib import Path
 
-from ssl_runner.datasets.arrow_columns import class_names_of, column_texts, open_parquet
-from ssl_runner.datasets.columns import (
+from ssl_runner.datasets.listing.arrow_columns import class_names_of, column_texts, open_parquet
+from ssl_runner.datasets.listing.columns import (
     Table,
     Texts,
     clean_labels,
@@ -14,10 +14,10 @@ from ssl_runner.datasets.columns import (
     parts_of,
     position_of,
 )
-from ssl_runner.datasets.image_files import FileImages, Inside, files_in
-from ssl_runner.datasets.listing import Listing, Part
+from ssl_runner.datasets.listing.file_images import FileImages, Inside, files_in
+from ssl_runner.datasets.listing.listing import Listing, Part
+from ssl_runner.datasets.listing.text_tables import read_text_table
 from ssl_runner.datasets.settings import FileSettings
-from ssl_runner.datasets.text_tables import read_text_table
 from ssl_runner.errors import DataError, did_you_mean, shown
 
 TWICE = "listed twice"

@@ -6,7 +6,7 @@ import json
 import math
 from pathlib import Path
 
-from ssl_runner.datasets.columns import Table, Texts
+from ssl_runner.datasets.listing.columns import Table, Texts
 from ssl_runner.datasets.settings import FileSettings
 from ssl_runner.errors import DataError, InputError, shown
 

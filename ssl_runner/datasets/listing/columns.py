@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssl_runner.datasets.listing import Part
+from ssl_runner.datasets.listing.listing import Part
 from ssl_runner.errors import DataError, shown
 
 Texts = list[str | None]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ssl_runner.datasets.arrow_columns import image_bytes, open_parquet
+from ssl_runner.datasets.listing.arrow_columns import image_bytes, open_parquet
 from ssl_runner.errors import DataError
 
 BATCH = 32

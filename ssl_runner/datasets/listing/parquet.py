@@ -6,13 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from ssl_runner.datasets.arrow_columns import (
+from ssl_runner.datasets.listing.arrow_columns import (
     class_names_of,
     column_texts,
     is_image_type,
     open_parquet,
 )
-from ssl_runner.datasets.columns import (
+from ssl_runner.datasets.listing.columns import (
     PARTS,
     WITHOUT_LABELS,
     Table,
@@ -24,9 +24,9 @@ from ssl_runner.datasets.columns import (
     parts_of,
     position_of,
 )
-from ssl_runner.datasets.listing import Listing, Part
-from ssl_runner.datasets.natural import natural_key
-from ssl_runner.datasets.parquet_images import ParquetImages
+from ssl_runner.datasets.listing.listing import Listing, Part
+from ssl_runner.datasets.listing.natural import natural_key
+from ssl_runner.datasets.listing.parquet_images import ParquetImages
 from ssl_runner.datasets.settings import FileSettings
 from ssl_runner.errors import DataError, shown
 

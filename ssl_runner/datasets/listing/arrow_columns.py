@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ssl_runner.datasets.columns import Texts
+from ssl_runner.datasets.listing.columns import Texts
 from ssl_runner.errors import DataError, shown
 
 

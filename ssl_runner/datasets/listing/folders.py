@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ssl_runner.datasets.columns import PARTS, WITHOUT_LABELS
-from ssl_runner.datasets.image_files import FileImages, Inside
-from ssl_runner.datasets.listing import Listing, Part
-from ssl_runner.datasets.natural import Key, natural_key
+from ssl_runner.datasets.listing.columns import PARTS, WITHOUT_LABELS
+from ssl_runner.datasets.listing.file_images import FileImages, Inside
+from ssl_runner.datasets.listing.listing import Listing, Part
+from ssl_runner.datasets.listing.natural import Key, natural_key
 from ssl_runner.datasets.settings import FileSettings
 from ssl_runner.errors import DataError, shown
 

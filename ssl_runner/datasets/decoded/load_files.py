@@ -5,12 +5,12 @@ from collections.abc import Callable
 import numpy as np
 
 from ssl_runner.datasets.arrays import ImageDataset
-from ssl_runner.datasets.duplicates import same_content
-from ssl_runner.datasets.listing import Listing
-from ssl_runner.datasets.make import Wanted, bad_list, find_or_make
-from ssl_runner.datasets.parts import Parts
+from ssl_runner.datasets.decoded.make import Wanted, bad_list, find_or_make
+from ssl_runner.datasets.decoded.store import MappedDataset
+from ssl_runner.datasets.listing.duplicates import same_content
+from ssl_runner.datasets.listing.listing import Listing
+from ssl_runner.datasets.listing.parts import Parts
 from ssl_runner.datasets.settings import FileSettings
-from ssl_runner.datasets.store import MappedDataset
 
 
 def load_files(

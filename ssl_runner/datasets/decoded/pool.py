@@ -22,8 +22,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ssl_runner.datasets.decode import Bad, Decoded, Header, decode, header
-from ssl_runner.datasets.listing import Encoded
+from ssl_runner.datasets.decoded.decode import Bad, Decoded, Header, decode, header
+from ssl_runner.datasets.listing.listing import Encoded
 from ssl_runner.datasets.settings import Fit
 from ssl_runner.errors import DataError
 

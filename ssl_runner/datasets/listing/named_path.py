@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ssl_runner.datasets.folders import IMAGES, list_folder
-from ssl_runner.datasets.listing import Listing
+from ssl_runner.datasets.listing.folders import IMAGES, list_folder
+from ssl_runner.datasets.listing.listing import Listing
 from ssl_runner.datasets.settings import FileSettings
 from ssl_runner.errors import DataError, InputError, did_you_mean, shown
 
@@ -36,8 +36,8 @@ def list_images(path: Path, files: FileSettings, say: Callable[[str], None]) -> 
         InputError: If a setting does not fit what the path is.
         DataError: If there is no such path, or nothing at it that can be listed: what, and what helps.
     """
-    from ssl_runner.datasets.parquet import holds_images, list_parquet
-    from ssl_runner.datasets.tables import list_table
+    from ssl_runner.datasets.listing.parquet import holds_images, list_parquet
+    from ssl_runner.datasets.listing.tables import list_table
 
     named = path.expanduser().absolute()
     path = named.resolve() if named.name in ("", "..") else named

@@ -7,8 +7,8 @@ from itertools import compress
 import numpy as np
 import numpy.typing as npt
 
-from ssl_runner.datasets.listing import Listing, Part
-from ssl_runner.datasets.natural import natural_order
+from ssl_runner.datasets.listing.listing import Listing, Part
+from ssl_runner.datasets.listing.natural import natural_order
 from ssl_runner.datasets.settings import FileSettings
 from ssl_runner.errors import DataError, shown
 from ssl_runner.labels import UNLABELED
