@@ -91,16 +91,14 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(BAD_INPUT)
 
 
-def check_free(output: Path, force: bool) -> None:
+def check_free(output: Path, force: bool, flag: str = "--output") -> None:
     """Refuse to write over a file, unless that is asked for.
 
     Raises:
         InputError: If there is one.
     """
     if output.exists() and not force:
-        raise InputError(
-            f"--output must not exist yet, got {str(output)!r}. Add --force to replace it."
-        )
+        raise InputError(f"{flag} must not exist yet, got {str(output)!r}. Add --force to replace it.")
 
 
 _interrupted = threading.Event()

@@ -69,7 +69,9 @@ def make_charts(trials: pd.DataFrame, epochs: pd.DataFrame) -> dict[str, charts.
     made |= charts.learning_curves(epochs.merge(identity, on=["sweep", "trial_id"]), drawn)
     if done["data_digest"].nunique() == 1:  # classes of one data set
         made["classes"] = charts.class_chart(done, drawn)
-        made["confusion"] = charts.confusion_chart(_best(done))
+        best = _best(done)
+        title = f"Confusions of {best['configuration']}, seed {best['seed']} (rows: true classes)"
+        made["confusion"] = charts.confusion_chart(best["class_names"], best["confusion"], title)
     return made
 
 
@@ -115,23 +117,15 @@ def render_page(
     made = make_charts(trials, epochs)
     records = compared.to_dict("records")
     done = trials[trials["status"] == "finished"]
-    environment = Environment(
-        loader=PackageLoader("ssl_runner.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     configurations = [words.configuration(row, keys) for row in records]
     references = words.differences(compared)
     is_known = dataset is not None and set(trials["data_digest"].dropna()) == {dataset.digest}
     images, misclassified = _pictures(dataset, done) if dataset is not None and is_known else ([], [])
-    return environment.get_template("page.html").render(
+    return rendered(
+        "page.html",
         title=words.heading(trials),
         images=images,
         misclassified=misclassified,
-        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        script=_script(),
         charts=made,
         headings=[
             *("configuration", "labels", *words.metrics_of(compared).values()),
@@ -159,6 +153,25 @@ def render_page(
         settings=_settings(trials),
         facts=_facts(trials),
     )
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A page of one of the templates here, with the scripts that draw its charts.
+
+    Args:
+        template: Its file.
+        values: What it is given, beside the time and the scripts.
+    """
+    environment = Environment(
+        loader=PackageLoader("ssl_runner.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    html: str = environment.get_template(template).render(made=made, script=_script(), **values)
+    return html
 
 
 @functools.cache

@@ -72,11 +72,22 @@ def settings_id_of(row: Mapping[str, Any]) -> str:
 
     A setting that the row lacks did not exist when it was written: it has its neutral value.
     """
-    given = {name: row[name] for name in FIELDS if row.get(name) is not None}
     try:
-        return TrialConfig.of(**given).settings_id
+        return config_of(row).settings_id
     except InputError:
         return ""
+
+
+def config_of(row: Mapping[str, Any]) -> TrialConfig:
+    """A row's settings.
+
+    Args:
+        row: The columns of `results/trials`, None for those that it lacks.
+
+    Raises:
+        InputError: If this version does not accept them.
+    """
+    return TrialConfig.of(**{name: row[name] for name in FIELDS if row.get(name) is not None})
 
 
 def sources_of(row: Mapping[str, Any]) -> str | None:
