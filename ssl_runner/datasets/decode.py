@@ -124,8 +124,7 @@ def decode(
 def refit(
     pixels_CHW: npt.NDArray[np.uint8], size: tuple[int, int], fit: Fit, channels: int
 ) -> npt.NDArray[np.uint8]:
-    """Bring an image that is decoded already, of 1 or 3 channels, to a size and a number of channels, as
-    `decode` does."""
+    """Bring a decoded image of 1 or 3 channels to a size and a number of channels, as `decode` does."""
     gray = len(pixels_CHW) == 1
     image = Image.fromarray(pixels_CHW[0] if gray else pixels_CHW.transpose(1, 2, 0))
     image = _in_mode(image, "L" if channels == 1 else "RGB")

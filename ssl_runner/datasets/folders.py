@@ -80,8 +80,8 @@ def list_any_folder(root: Path, files: FileSettings, say: Say) -> Listing:
     found = [(name, folder) for folder, name in _images_below(inside, "", left_out)]
     _sort(found)
     say(
-        f"{root.name}: {len(found):,} images, none of them labeled: some lie directly in it, so that its "
-        "folders are no classes"
+        f"{root.name}: {len(found):,} images, none of them labeled: some lie directly in it, so "
+        "that its folders are no classes"
     )
     return Listing(
         name=root.name,

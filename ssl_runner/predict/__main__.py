@@ -26,11 +26,10 @@ def main() -> int:
     """Write what saved models say of images: class, confidence and all probabilities of each."""
     options = _parser().parse_known(sys.argv[1:])
 
-    from ssl_runner.predict.answers import answers_of
-    from ssl_runner.predict.asking import ask, check_alike
+    from ssl_runner.predict.answering import write_answers
+    from ssl_runner.predict.asking import check_alike
     from ssl_runner.predict.images import Wish
-    from ssl_runner.predict.judging import Tally
-    from ssl_runner.predict.output import Layout, check_suffix, writing
+    from ssl_runner.predict.output import check_suffix
     from ssl_runner.predict.tables import print_calibration, print_judgement
     from ssl_runner.report.terminal import wide_console
     from ssl_runner.saved_model import load_model
@@ -58,46 +57,20 @@ def main() -> int:
         strict=options.strict,
     )
     images = _find(options, options.images, options.part, models, folders, files)
-    labeled = bool((images.labels_n >= 0).any())
     console = wide_console()
     calibrated = _calibrated(options, models, folders, files, wish, device)
     if calibrated:
         print_calibration(calibrated, console)
     temperatures = [one.temperature for one in calibrated] or None
-    layout = Layout(
-        images.column,
-        card.class_names,
-        several=len(models) > 1,
-        labeled=labeled,
-        said={
-            "images": images.name,
-            "trials": [saved.card.trial_id for saved in models],
-            "temperatures": temperatures,
-        },
-    )
-    tally, before = Tally(len(card.class_names)), Tally(len(card.class_names))
-    count = 0
-    with writing(options.output, layout.schema) as writer:
-        for asked in ask(models, images, wish, device, _say):
-            answers = answers_of(asked.logits_MbK, temperatures)
-            writer.write(layout.table(images.identities(asked.rows_b), asked.labels_b, answers))
-            tally.add(asked.labels_b, answers)
-            if temperatures is not None:
-                before.add(asked.labels_b, answers_of(asked.logits_MbK))
-            count += len(asked.rows_b)
-        if not count:
-            raise InputError(f"{images.name}: there must be an image to answer, got none to decode.")
-    judgement, plain = tally.judge(), before.judge()
-    if judgement is not None:
-        print_judgement(judgement, plain, card.class_names, console)
-    print(f"{options.output}: answers on {count:,} images")
+    written = write_answers(models, images, wish, options.output, device, _say, temperatures)
+    if written.judgement is not None:
+        print_judgement(written.judgement, written.before, card.class_names, console)
+    print(f"{options.output}: answers on {written.images:,} images")
     if options.page:
         from ssl_runner.report.answers_page import write_answers_page
 
         asked_of = f"{', '.join(options.models)} on {images.name}"
-        write_answers_page(
-            options.page, asked_of, count, card.class_names, judgement, plain, calibrated
-        )
+        write_answers_page(options.page, asked_of, card.class_names, written, calibrated)
         print(f"{options.page}: the page")
     return 0
 
@@ -167,8 +140,8 @@ def _files(options: argparse.Namespace) -> FileSettings:
     for name in OF_THE_MODEL:
         if name in given:
             raise InputError(
-                f"{name} must be left out, since the model decides, got {shown(given[name])}. Leave out "
-                f"--{name.replace('_', '-')}."
+                f"{name} must be left out, since the model decides, got {shown(given[name])}. Leave "
+                f"out --{name.replace('_', '-')}."
             )
     return sweep_from_settings(given).files
 
@@ -255,8 +228,9 @@ def _calibrated(
         if validation.is_test:
             what += " (the test images)"
             _say(
-                f"warning: trial {trial_id} was validated on the test images, so figures on them are of "
-                "the images that its temperature was fitted on. --holdout at training keeps them apart."
+                f"warning: trial {trial_id} was validated on the test images, so figures on them are "
+                "of the images that its temperature was fitted on. Training with --holdout keeps them "
+                "apart."
             )
         logits_nK = logits_of(saved, validation.images, device)
         calibrated.append(calibrate(trial_id, what, logits_nK, validation.labels))

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ssl_runner.datasets.pool import shown_progress
-from ssl_runner.errors import InputError
+from ssl_runner.errors import InputError, shown
 from ssl_runner.predict.answers import logits_of
 from ssl_runner.predict.images import Images, Wish, quiet_pillow
 from ssl_runner.saved_model import SavedModel
@@ -51,16 +51,15 @@ def check_alike(models: Sequence[SavedModel], names: Sequence[str]) -> None:
     first = models[0].card
     for saved, name in zip(models, names, strict=True):
         card = saved.card
-        if card.class_names != first.class_names:
-            what, one, two = "class names", card.class_names, first.class_names
-        elif card.image_shape != first.image_shape:
-            what, one, two = "image shapes", card.image_shape, first.image_shape
-        else:
-            continue
-        raise InputError(
-            f"models must agree in their {what}, got {one} of {name} and {two} of {names[0]}. Ask them "
-            "one by one."
-        )
+        for what, one, two in (
+            ("class names", card.class_names, first.class_names),
+            ("image shape", card.image_shape, first.image_shape),
+        ):
+            if one != two:
+                raise InputError(
+                    f"models must have the same {what} to answer together, got {shown(one)} of {name} "
+                    f"and {shown(two)} of {names[0]}. Ask them one by one."
+                )
 
 
 def ask(

@@ -54,7 +54,7 @@ def reliability(probabilities_NK: np.ndarray, labels_N: np.ndarray, bins: int = 
 
 
 def reliability_of(confidence_N: np.ndarray, right_N: np.ndarray, bins: int = BINS) -> Reliability:
-    """The same, of what is left of many images' answers: how sure each was, and whether it was right."""
+    """The same, of how sure each answer was and whether it was right."""
     require(len(right_N) > 0, "the labeled images", "at least one", 0, "Name a set with labels.")
     edges = np.linspace(0, 1, bins + 1)
     place_N = np.clip(np.searchsorted(edges, confidence_N, side="left") - 1, 0, bins - 1)

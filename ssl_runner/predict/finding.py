@@ -59,6 +59,7 @@ def find_images(
     Raises:
         InputError: If there are none, or a label is no class of the models: in a line.
     """
+    found: Images
     if is_path(name):
         found = _of_files(path_named(name), part, class_names, files, say, ignore_labels)
     else:

@@ -127,8 +127,8 @@ class ArrayImages:
         shape = self.images_NCHW.shape[1:]
         if shape[0] not in (1, 3) and shape != wish.shape:
             raise DataError(
-                f"{self.name}: images must have the shape {wish.shape}, as the model takes them, or 1 or "
-                f"3 channels, to be converted, got {shape}."
+                f"{self.name}: images must have the shape {wish.shape}, as the model takes them, or "
+                f"1 or 3 channels, to be converted, got {shape}."
             )
         head = Header(shape[1], shape[2], shape[0] == 1, ())
         for first in range(0, len(self.places_n), at_once):
@@ -199,8 +199,8 @@ class EncodedImages:
             yield rows_b[:filled], pixels_b[:filled]
 
     def _decoded(self, wish: Wish) -> Iterator[tuple[int, Decoded | Bad]]:
-        """Each image's row and what became of it, in order. Few are in memory at a time: some blocks for
-        each thread. Pillow decodes while other threads compute."""
+        """Each image's row and what became of it, in order. Few are in memory at a time: some blocks
+        for each thread. Pillow decodes while other threads compute."""
         threads = usable_cpus()
         waiting: deque[Future[list[tuple[int, Decoded | Bad]]]] = deque()
 
@@ -287,8 +287,8 @@ def numbered(
             for words in (unknown, class_names)
         )
         raise InputError(
-            f"{name}: labels must be classes of the model ({known}), got {some}. Rename them, or take the "
-            "images as unlabeled: --ignore-labels."
+            f"{name}: labels must be classes of the model ({known}), got {some}. Rename them, or take "
+            "the images as unlabeled: --ignore-labels."
         )
     return np.fromiter((number[label] for label in labels), np.int64, len(labels))
 

@@ -1,4 +1,4 @@
-"""What a terminal shows of answers: how right they are, which classes they mix up, how sure they are."""
+"""What a terminal shows of answers: how right and how sure they are, which classes they mix up."""
 
 from collections.abc import Sequence
 

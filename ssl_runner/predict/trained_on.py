@@ -84,8 +84,8 @@ def config_of(card: ModelCard, results: str) -> TrialConfig:
     config = ResultsFolder(results).config(card.sweep, card.trial_id)
     if config is None:
         raise InputError(
-            f"the row of trial {card.trial_id} of sweep {card.sweep} must be in the results folder, got "
-            f"none in {results!r}: it says which images that used. Name its folder: --results."
+            f"the row of trial {card.trial_id} of sweep {card.sweep} must be in the results folder, "
+            f"got none in {results!r}: it says which images that used. Name its folder: --results."
         )
     return config
 
@@ -103,7 +103,7 @@ def _dataset(name: str, digest: str, data_dir: Path | None, trust_code: bool) ->
         dataset = dataset if dataset.digest == digest else None
     if dataset is None:
         raise InputError(
-            f"the data that the model was trained on must be on this machine, to calibrate it, but {why}. "
-            "Name labeled images that it was not trained on: --calibrate-on."
+            f"the data that the model was trained on must be on this machine, to calibrate it, but "
+            f"{why}. Name labeled images that it was not trained on: --calibrate-on."
         )
     return dataset

@@ -9,6 +9,7 @@ import pandas as pd
 from pyarrow.fs import LocalFileSystem
 
 from ssl_runner.errors import InputError
+from ssl_runner.predict.answering import Written
 from ssl_runner.predict.calibrating import Calibrated
 from ssl_runner.predict.judging import Judgement
 from ssl_runner.report import charts
@@ -21,28 +22,25 @@ MOST_CLASSES = 50
 
 def answers_page(
     title: str,
-    images: int,
     class_names: Sequence[str],
-    judgement: Judgement | None,
-    before: Judgement | None,
+    written: Written,
     calibrated: Sequence[Calibrated],
 ) -> str:
     """The page as HTML, with everything it needs inside.
 
     Args:
         title: Which models answered, on which images.
-        images: How many.
         class_names: Of the classes.
-        judgement: What the labels say; None: none is known.
-        before: The same without calibration; None: there is none.
+        written: How many, and what the labels say of the answers.
         calibrated: The models' temperatures; empty: they have none.
     """
+    judgement, before = written.judgement, written.before
     judged: dict[str, Judgement] = {}
     if judgement is not None:
         judged = {"as the models say" if before is None else "calibrated": judgement}
     if before is not None:
         judged = {"before calibration": before} | judged
-    facts = {"images": f"{images:,}"}
+    facts = {"images": f"{written.images:,}"}
     for name, each in judged.items():
         facts[name] = (
             f"accuracy {each.accuracy:.4f} of {each.images:,} labeled images, log loss "

@@ -191,8 +191,8 @@ def class_chart(done: pd.DataFrame, configurations: Sequence[str]) -> Spec:
 
 
 def reliability_chart(bins: pd.DataFrame) -> Spec:
-    """A reliability diagram: accuracy beside mean confidence, bin by bin; on the diagonal, a model is as
-    often right as it is sure.
+    """A reliability diagram: accuracy beside mean confidence, bin by bin. On the diagonal, a model is
+    as often right as it is sure.
 
     Args:
         bins: A row for each bin with images: `configuration`, `confidence`, `accuracy`, `images`.
@@ -204,7 +204,7 @@ def reliability_chart(bins: pd.DataFrame) -> Spec:
     x = alt.X("confidence:Q", title="mean confidence", scale=scale, axis=alt.Axis(format="%"))
     y = alt.Y("accuracy:Q", title="accuracy", scale=scale, axis=alt.Axis(format="%"))
     tooltip = [
-        "configuration:N",
+        alt.Tooltip("configuration:N", title="answers"),
         *(alt.Tooltip(f"{name}:Q", format=".2%") for name in ("confidence", "accuracy")),
         alt.Tooltip("images:Q", format=","),
     ]
