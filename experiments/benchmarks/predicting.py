@@ -8,7 +8,8 @@ probabilities and a Parquet file, over Fashion-MNIST's test images, with `CNN`, 
 turns in one process, the order changing, medians over the rounds.
 
 Memory: made-up images of 28×28, a process for each measurement; the most that it holds beyond what it
-held with the model loaded, a linear one, so that it takes less time. Once from a mapped file, as decoded images in the cache are, and once from
+held with the model loaded, a linear one, so that it takes less time. Once from a mapped file, as
+decoded images in the cache are, and once from
 encoded ones, PNGs of noise given again and again, each with its own name.
 """
 
@@ -101,8 +102,9 @@ class MadeUp:
         return f"{index:07d}.png"
 
 
-def speed(rounds: int, threads: int, folder: Path) -> dict[str, list[float]]:
-    """Images per second of both ways, round by round."""
+def speed(rounds: int, threads: int, folder: Path) -> dict[str, list[tuple[float, float]]]:
+    """Images per second of both ways, round by round: of wall and of CPU time. Other work on the machine
+    changes the latter less."""
     torch.set_num_threads(threads)
     keep_freed_memory()
     test, saved = load_dataset("fashion_mnist").test, a_model()
@@ -115,13 +117,14 @@ def speed(rounds: int, threads: int, folder: Path) -> dict[str, list[float]]:
         evaluate(saved.module, test.images, test.labels, 10, device=CPU, precision="fp32")
 
     ways: dict[str, Callable[[], None]] = {"evaluate": theirs, "write_answers": ours}
-    rates: dict[str, list[float]] = {name: [] for name in ways}
+    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name in sorted(ways, reverse=turn % 2 == 0):
-            started = time.perf_counter()
+            started, cpu_started = time.perf_counter(), time.process_time()
             ways[name]()
+            took, cpu = time.perf_counter() - started, time.process_time() - cpu_started
             if turn:  # the first one warms up
-                rates[name].append(len(test) / (time.perf_counter() - started))
+                rates[name].append((len(test) / took, len(test) / cpu))
     return rates
 
 
@@ -185,17 +188,20 @@ def main() -> None:
         rates = in_new_process(speed, options.rounds, options.threads, folder)
         title = f"10,000 test images, {options.threads} threads, {options.rounds} rounds; {cpu_name()}"
         table = Table(title=title)
-        for heading in ("way", "median images/s", "least – most"):
+        for heading in ("way", "images/s", "least – most", "images per CPU second"):
             table.add_column(heading)
         for way, each in rates.items():
-            spread = f"{min(each):,.0f} – {max(each):,.0f}"
-            table.add_row(way, f"{statistics.median(each):,.0f}", spread)
+            wall, cpu = zip(*each, strict=True)
+            medians = [f"{statistics.median(kind):,.0f}" for kind in (wall, cpu)]
+            table.add_row(way, medians[0], f"{min(wall):,.0f} – {max(wall):,.0f}", medians[1])
         console.print(table)
-        ratios = [a / b for a, b in zip(rates["write_answers"], rates["evaluate"], strict=True)]
-        console.print(
-            f"write_answers / evaluate: {statistics.median(ratios):.3f}, round by round "
-            f"{min(ratios):.3f} – {max(ratios):.3f}"
-        )
+        for kind, what in enumerate(("wall", "CPU")):
+            pairs = zip(rates["write_answers"], rates["evaluate"], strict=True)
+            ratios = [one[kind] / other[kind] for one, other in pairs]
+            console.print(
+                f"write_answers / evaluate by {what} time: {statistics.median(ratios):.3f}, round by "
+                f"round {min(ratios):.3f} – {max(ratios):.3f}"
+            )
         table = Table(title=f"Memory beyond the model at most; {cpu_name()}")
         for heading in ("images of 28×28", "from", "MB", "images/s"):
             table.add_column(heading, justify="right")
