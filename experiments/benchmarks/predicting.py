@@ -103,8 +103,8 @@ class MadeUp:
 
 
 def speed(rounds: int, threads: int, folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """Images per second of both ways, round by round: of wall and of CPU time. Other work on the machine
-    changes the latter less."""
+    """Images per second of both ways, round by round: of wall and of CPU time. Other work on the
+    machine changes the latter less."""
     torch.set_num_threads(threads)
     keep_freed_memory()
     test, saved = load_dataset("fashion_mnist").test, a_model()
@@ -195,9 +195,9 @@ def main() -> None:
             medians = [f"{statistics.median(kind):,.0f}" for kind in (wall, cpu)]
             table.add_row(way, medians[0], f"{min(wall):,.0f} – {max(wall):,.0f}", medians[1])
         console.print(table)
-        for kind, what in enumerate(("wall", "CPU")):
+        for position, what in enumerate(("wall", "CPU")):
             pairs = zip(rates["write_answers"], rates["evaluate"], strict=True)
-            ratios = [one[kind] / other[kind] for one, other in pairs]
+            ratios = [one[position] / other[position] for one, other in pairs]
             console.print(
                 f"write_answers / evaluate by {what} time: {statistics.median(ratios):.3f}, round by "
                 f"round {min(ratios):.3f} – {max(ratios):.3f}"

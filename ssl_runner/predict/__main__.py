@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssl_runner.command import Parser, add_file_flags, check_free, run_main
+from ssl_runner.command import Parser, add_file_flags, check_free, run_main, write_output
 from ssl_runner.config import FILE_FIELDS
 from ssl_runner.datasets.settings import FileSettings
 from ssl_runner.errors import InputError, shown
@@ -67,10 +67,11 @@ def main() -> int:
         print_judgement(written.judgement, written.before, card.class_names, console)
     print(f"{options.output}: answers on {written.images:,} images")
     if options.page:
-        from ssl_runner.report.answers_page import write_answers_page
+        from ssl_runner.report.answers_page import answers_page
 
         asked_of = f"{', '.join(options.models)} on {images.name}"
-        write_answers_page(options.page, asked_of, card.class_names, written, calibrated)
+        html = answers_page(asked_of, card.class_names, written, calibrated)
+        write_output(options.page, html.encode(), "--page")
         print(f"{options.page}: the page")
     return 0
 

@@ -1,20 +1,17 @@
 """A model's answers as a page: how right and how sure they are."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from pyarrow.fs import LocalFileSystem
 
-from ssl_runner.errors import InputError
 from ssl_runner.predict.answering import Written
 from ssl_runner.predict.calibrating import Calibrated
 from ssl_runner.predict.judging import Judgement
 from ssl_runner.report import charts
-from ssl_runner.report.page import rendered
-from ssl_runner.storage import write_whole
+from ssl_runner.report.page import vega_script
+from ssl_runner.report.pictures import environment, time_now
 
 MOST_CLASSES = 50
 """Confusions of more classes are not drawn."""
@@ -56,7 +53,11 @@ def answers_page(
             made["confusion"] = charts.confusion_chart(
                 class_names, judgement.confusion.tolist(), "Confusions (rows: true classes)"
             )
-    return rendered("answers.html", title=title, facts=facts, bins=bins, charts=made)
+    template = environment().get_template("answers.html")
+    script = vega_script()
+    return template.render(
+        title=title, facts=facts, bins=bins, charts=made, made=time_now(), script=script
+    )
 
 
 def _bins(name: str, judgement: Judgement) -> list[Mapping[str, Any]]:
@@ -72,18 +73,3 @@ def _bins(name: str, judgement: Judgement) -> list[Mapping[str, Any]]:
         }
         for j in np.flatnonzero(found.counts)
     ]
-
-
-def write_answers_page(page: Path, *content: Any) -> None:
-    """Write the page: `content` as for `answers_page`.
-
-    Raises:
-        InputError: If it can't be written.
-    """
-    html = answers_page(*content)
-    try:
-        write_whole(LocalFileSystem(), str(page.absolute()), html.encode())
-    except OSError as error:
-        raise InputError(
-            f"--page must be a writable path, got {str(page)!r} ({error.strerror}). Choose another."
-        ) from None

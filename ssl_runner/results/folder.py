@@ -18,7 +18,13 @@ from pyarrow.fs import FileSelector
 from ssl_runner.checkpoint_name import SUFFIX, CheckpointName
 from ssl_runner.config import FIELDS, TrialConfig
 from ssl_runner.errors import InputError
-from ssl_runner.results.matching import KnownTrial, config_of, known_trial, settings_id_of, sources_of
+from ssl_runner.results.matching import (
+    KnownTrial,
+    config_of,
+    known_trial,
+    settings_id_of,
+    sources_of,
+)
 from ssl_runner.results.reading import read_files
 from ssl_runner.results.schema import EPOCHS, IDENTITY, RENAMED, SCHEMA_VERSION, TRIALS
 from ssl_runner.storage import (
