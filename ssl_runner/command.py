@@ -91,16 +91,32 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(BAD_INPUT)
 
 
-def check_free(output: Path, force: bool) -> None:
+def check_free(output: Path, force: bool, flag: str = "--output") -> None:
     """Refuse to write over a file, unless that is asked for.
 
     Raises:
         InputError: If there is one.
     """
     if output.exists() and not force:
+        raise InputError(f"{flag} must not exist yet, got {str(output)!r}. Add --force to replace it.")
+
+
+def write_output(output: Path, content: bytes, flag: str = "--output") -> None:
+    """Write a file that a flag names, whole.
+
+    Raises:
+        InputError: If it can't be written.
+    """
+    from pyarrow.fs import LocalFileSystem
+
+    from ssl_runner.storage import write_whole
+
+    try:
+        write_whole(LocalFileSystem(), str(output.absolute()), content)
+    except OSError as error:
         raise InputError(
-            f"--output must not exist yet, got {str(output)!r}. Add --force to replace it."
-        )
+            f"{flag} must be a writable path, got {str(output)!r} ({error.strerror}). Choose another."
+        ) from None
 
 
 _interrupted = threading.Event()

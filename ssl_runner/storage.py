@@ -1,8 +1,10 @@
 """Files on a disk or in a cloud, written atomically: a file that exists is complete."""
 
+import contextlib
 import os
 import socket
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from pyarrow import fs
@@ -45,12 +47,18 @@ def write_whole(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
         with filesystem.open_output_stream(path) as stream:
             stream.write(content)
         return
+    with written_whole(Path(path)) as draft, draft.open("xb") as stream:
+        stream.write(content)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A draft to write a local file in, which becomes the file in the end; nothing does on an error."""
     # The dot hides an incomplete file from readers of the folder.
-    draft = Path(folder) / f"{_own_drafts()}{os.getpid()}-{uuid.uuid4().hex}.draft"
+    draft = path.parent / f"{_own_drafts()}{os.getpid()}-{uuid.uuid4().hex}.draft"
     try:
-        with draft.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
+        yield draft
+        with draft.open("rb") as stream:
             os.fsync(stream.fileno())
         draft.replace(path)
     except BaseException:

@@ -77,12 +77,7 @@ def _from_files(name: str, files: FileSettings, say: Callable[[str], None]) -> I
     from ssl_runner.datasets.listing.named_path import TABLES, list_images
     from ssl_runner.datasets.listing.parts import assign
 
-    path = Path(name)
-    if not (path.exists() or "/" in name or path.suffix):
-        raise InputError(
-            "the data set must be a known name, a path, or an import path package.module:function, "
-            f"got {name!r}. {did_you_mean(name, DATASETS)}"
-        )
+    path = path_named(name)
     listing = list_images(path, files, say)
     if path.suffix.lower() not in TABLES:  # a folder, which may be called what a known set is
         listing = dataclasses.replace(listing, name=f"{listing.name}/")
@@ -90,6 +85,21 @@ def _from_files(name: str, files: FileSettings, say: Callable[[str], None]) -> I
     for line in parts.notes:
         say(line)
     return load_files(listing, files, parts, say)
+
+
+def path_named(name: str) -> Path:
+    """The path that is no known data set's name.
+
+    Raises:
+        InputError: If it is rather a name that is spelled wrong.
+    """
+    path = Path(name)
+    if not (path.exists() or "/" in name or path.suffix):
+        raise InputError(
+            "the data set must be a known name, a path, or an import path package.module:function, "
+            f"got {name!r}. {did_you_mean(name, DATASETS)}"
+        )
+    return path
 
 
 def _own_dataset(path: str) -> ImageDataset:

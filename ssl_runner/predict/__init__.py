@@ -1,1 +1,2 @@
-"""A saved model's answers: `answers.py` asks models, `calibration.py` judges how sure they are."""
+"""A saved model's answers: `finding.py` and `images.py` say of what, `asking.py` asks,
+`answering.py` writes them down."""

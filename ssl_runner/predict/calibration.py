@@ -49,9 +49,13 @@ def reliability(probabilities_NK: np.ndarray, labels_N: np.ndarray, bins: int = 
         labels_N: The true classes, (N,).
         bins: Number of bins; one of (a, b] holds the images of a confidence above a and up to b.
     """
-    require(len(labels_N) > 0, "the labeled images", "at least one", 0, "Name a set with labels.")
     confidence_N = probabilities_NK.max(axis=1).astype(np.float64)
-    right_N = probabilities_NK.argmax(axis=1) == labels_N
+    return reliability_of(confidence_N, probabilities_NK.argmax(axis=1) == labels_N, bins)
+
+
+def reliability_of(confidence_N: np.ndarray, right_N: np.ndarray, bins: int = BINS) -> Reliability:
+    """The same, of how sure each answer was and whether it was right."""
+    require(len(right_N) > 0, "the labeled images", "at least one", 0, "Name a set with labels.")
     edges = np.linspace(0, 1, bins + 1)
     place_N = np.clip(np.searchsorted(edges, confidence_N, side="left") - 1, 0, bins - 1)
     counts = np.bincount(place_N, minlength=bins)

@@ -190,13 +190,43 @@ def class_chart(done: pd.DataFrame, configurations: Sequence[str]) -> Spec:
     return _heat_map(pd.DataFrame(rows), "class", "configuration", "accuracy", title, ".1f")
 
 
-def confusion_chart(best: pd.Series) -> Spec:
-    """The confusion matrix of a trial: test images, true class by predicted class."""
-    names = list(best["class_names"])
+def reliability_chart(bins: pd.DataFrame) -> Spec:
+    """A reliability diagram: accuracy beside mean confidence, bin by bin. On the diagonal, a model is
+    as often right as it is sure.
+
+    Args:
+        bins: A row for each bin with images: `configuration`, `confidence`, `accuracy`, `images`.
+    """
+    legend = alt.Legend(title=None, orient="bottom")
+    color, dash = _colors(list(dict.fromkeys(bins["configuration"])), legend)
+    scale = alt.Scale(domain=[0, 1])
+    diagonal = alt.Chart(pd.DataFrame({"confidence": [0, 1], "accuracy": [0, 1]}), title="Reliability")
+    x = alt.X("confidence:Q", title="mean confidence", scale=scale, axis=alt.Axis(format="%"))
+    y = alt.Y("accuracy:Q", title="accuracy", scale=scale, axis=alt.Axis(format="%"))
+    tooltip = [
+        alt.Tooltip("configuration:N", title="answers"),
+        *(alt.Tooltip(f"{name}:Q", format=".2%") for name in ("confidence", "accuracy")),
+        alt.Tooltip("images:Q", format=","),
+    ]
+    shown = alt.Chart(bins.round(5)).encode(x=x, y=y, color=color, tooltip=tooltip)
+    layers = alt.layer(
+        diagonal.mark_line(color="#888", strokeDash=[2, 4]).encode(x=x, y=y),
+        shown.mark_line().encode(strokeDash=dash),
+        shown.mark_circle(opacity=0.8).encode(size=alt.Size("images:Q", legend=None)),
+    )
+    return _spec(layers.properties(width=_WIDTH, height=_WIDTH))
+
+
+def confusion_chart(names: Sequence[str], confusion: Sequence[Sequence[int]], title: str) -> Spec:
+    """A confusion matrix.
+
+    Args:
+        names: Of the classes.
+        confusion: Counts, true class by predicted class.
+    """
     rows = [
         {"true_class": names[i], "predicted_class": names[j], "images": int(count)}
-        for i, line in enumerate(best["confusion"])
+        for i, line in enumerate(confusion)
         for j, count in enumerate(line)
     ]
-    title = f"Confusions of {best['configuration']}, seed {best['seed']} (rows: true classes)"
     return _heat_map(pd.DataFrame(rows), "predicted_class", "true_class", "images", title, ",")

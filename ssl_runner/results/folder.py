@@ -18,7 +18,13 @@ from pyarrow.fs import FileSelector
 from ssl_runner.checkpoint_name import SUFFIX, CheckpointName
 from ssl_runner.config import FIELDS, TrialConfig
 from ssl_runner.errors import InputError
-from ssl_runner.results.matching import KnownTrial, known_trial, settings_id_of, sources_of
+from ssl_runner.results.matching import (
+    KnownTrial,
+    config_of,
+    known_trial,
+    settings_id_of,
+    sources_of,
+)
 from ssl_runner.results.reading import read_files
 from ssl_runner.results.schema import EPOCHS, IDENTITY, RENAMED, SCHEMA_VERSION, TRIALS
 from ssl_runner.storage import (
@@ -135,10 +141,23 @@ class ResultsFolder:
 
     def status(self, sweep: str, trial_id: str) -> dict[str, str] | None:
         """Status and error of a trial that has a row; None if it has none."""
+        return self._row(sweep, trial_id, ["status", "error"])
+
+    def config(self, sweep: str, trial_id: str) -> TrialConfig | None:
+        """The settings of a trial that has a row; None if it has none.
+
+        Raises:
+            InputError: If this version does not accept them.
+        """
+        row = self._row(sweep, trial_id, [*FIELDS])
+        return None if row is None else config_of(row)
+
+    def _row(self, sweep: str, trial_id: str, columns: Sequence[str]) -> dict[str, Any] | None:
+        """Some columns of a trial's row; None if it has none."""
         path = f"{self.root}/trials/{sweep}--{trial_id}.parquet"
         if not self.filesystem.get_file_info(path).is_file:
             return None
-        (row,) = self._read(path, ["status", "error"])
+        (row,) = self._read(path, columns)
         return row
 
     def _read(
@@ -237,12 +256,8 @@ class ResultsFolder:
 
     def _weights_of(self, sweep: str, trial_id: str) -> str | None:
         """The model that a trial's row names; None if it has no row, or names none."""
-        path = f"{self.root}/trials/{sweep}--{trial_id}.parquet"
-        if not self.filesystem.get_file_info(path).is_file:
-            return None
-        (row,) = self._read(path, ["weights"])
-        weights: str | None = row["weights"]
-        return weights
+        row = self._row(sweep, trial_id, ["weights"])
+        return None if row is None else row["weights"]
 
     def checkpoints(self, sweep: str, trial_id: str) -> str:
         """Folder of a trial's checkpoints while it is unfinished."""

@@ -118,10 +118,25 @@ def decode(
             image = _fitted(image, height, width, fit)
     except Exception as error:
         return _bad(error)
+    return Decoded(head, _channels_first(image))
+
+
+def refit(
+    pixels_CHW: npt.NDArray[np.uint8], size: tuple[int, int], fit: Fit, channels: int
+) -> npt.NDArray[np.uint8]:
+    """Bring a decoded image of 1 or 3 channels to a size and a number of channels, as `decode` does."""
+    gray = len(pixels_CHW) == 1
+    image = Image.fromarray(pixels_CHW[0] if gray else pixels_CHW.transpose(1, 2, 0))
+    image = _in_mode(image, "L" if channels == 1 else "RGB")
+    height, width = size
+    return _channels_first(
+        image if image.size == (width, height) else _fitted(image, height, width, fit)
+    )
+
+
+def _channels_first(image: Image.Image) -> npt.NDArray[np.uint8]:
     pixels = np.asarray(image)
-    if pixels.ndim == 2:
-        return Decoded(head, pixels[None])
-    return Decoded(head, np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def _open(data: bytes, max_pixels: int) -> tuple[Image.Image, Header, Image.Transpose | None] | Bad:

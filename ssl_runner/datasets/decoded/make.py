@@ -188,7 +188,7 @@ def _make(cache: Path, work: Path, wanted: Wanted, say: Callable[[str], None]) -
     key = _key(wanted, found)
     finish(cache, draft, key)
     remember(cache, work, wanted.signature, key)
-    for line in _conversions(wanted.name, found, task):
+    for line in conversions(wanted.name, found, task):
         say(line)
     entry = open_entry(cache / key)
     assert entry is not None, "it was made just now, under the lock"
@@ -281,8 +281,8 @@ def _counts(
     return train, None if counts[1] is None else validation, test
 
 
-def _conversions(name: str, found: Found, task: Task) -> list[str]:
-    """Lines that say which images are not as they were."""
+def conversions(name: str, found: Found, task: Task) -> list[str]:
+    """Lines that say which images are not as they were, of all that were found."""
     kinds = Counter(found.converted)
     turned = kinds.pop("rotated", 0)
     said = [f"{count:,} {kind}" for kind, count in sorted(kinds.items())]
@@ -315,15 +315,30 @@ def check_bad(wanted: Wanted, bad: Mapping[int, str]) -> None:
     """
     if not bad:
         return
-    places = sorted((int(wanted.order_N[row]), why) for row, why in bad.items())
-    named = [f"{wanted.encoded.name_of(place)} ({why})" for place, why in places]
-    path = bad_list(wanted)
-    path.parent.mkdir(exist_ok=True)
+    why_of = {int(wanted.order_N[row]): why for row, why in bad.items()}
+    list_bad(wanted.name, wanted.encoded, why_of, bad_list(wanted), wanted.files.max_bad_images)
+
+
+def list_bad(name: str, encoded: Encoded, bad: Mapping[int, str], path: Path, most: int) -> None:
+    """List bad images in a file, and refuse them if there are too many.
+
+    Args:
+        name: The data set's, for messages.
+        encoded: The images.
+        bad: Why each is bad, by its place among them.
+        path: The file.
+        most: How many may be bad.
+
+    Raises:
+        DataError: If there are more.
+    """
+    named = [f"{encoded.name_of(place)} ({why})" for place, why in sorted(bad.items())]
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in named), encoding="utf-8")
-    if len(named) > wanted.files.max_bad_images:
+    if len(named) > most:
         raise DataError(
-            f"{wanted.name}: images that can't be decoded must be at most max_bad_images = "
-            f"{wanted.files.max_bad_images:,}, got {len(named):,}: {', '.join(named[:3])}"
+            f"{name}: images that can't be decoded must be at most max_bad_images = "
+            f"{most:,}, got {len(named):,}: {', '.join(named[:3])}"
             f"{', …' if len(named) > 3 else ''} (all of them: {path}). Repair or remove them, or leave "
             f"them out: --max-bad-images {len(named)}."
         )
@@ -331,5 +346,10 @@ def check_bad(wanted: Wanted, bad: Mapping[int, str]) -> None:
 
 def bad_list(wanted: Wanted) -> Path:
     """The file in which the bad images are listed, each with the reason."""
-    name = re.sub(r"[^\w.-]+", "_", wanted.name)
-    return image_cache() / BAD_IMAGES / f"{name}-{wanted.signature[:8]}.txt"
+    return place_of_list(wanted.name, wanted.signature)
+
+
+def place_of_list(name: str, signature: str) -> Path:
+    """Where the bad images of files in a certain state are listed."""
+    plain = re.sub(r"[^\w.-]+", "_", name)
+    return image_cache() / BAD_IMAGES / f"{plain}-{signature[:8]}.txt"

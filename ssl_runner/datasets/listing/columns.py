@@ -100,16 +100,18 @@ def find_column(where: Path, names: Sequence[str], what: str) -> int | None:
     return found[0] if found else None
 
 
-def column_for(where: Path, names: Sequence[str], what: str, given: str | None) -> int:
-    """The position of a column that must be there: the one that is given, or else found by its name.
+def column_for(
+    where: Path, names: Sequence[str], what: str, given: str | None, needed: bool = True
+) -> int | None:
+    """The position of a column: the one that is given, or else found by its name; None: there is none.
 
     Raises:
-        DataError: If there is none, or there are several.
+        DataError: If there is none that is given or needed, or there are several.
     """
     position = (
         find_column(where, names, what) if given is None else position_of(where, names, what, given)
     )
-    if position is None:
+    if position is None and needed:
         raise missing_column(where, names, what)
     return position
 

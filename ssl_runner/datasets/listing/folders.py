@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ssl_runner.datasets.listing.columns import PARTS, WITHOUT_LABELS
 from ssl_runner.datasets.listing.file_images import FileImages, Inside
@@ -45,9 +46,7 @@ def list_folder(root: Path, files: FileSettings, say: Say) -> Listing:
     ]
     if not found:
         raise _no_images(root, left_out)
-    folders = {folder for _, folder, _, _ in found}
-    folder_keys: dict[str, Key] = {folder: natural_key(folder) for folder in folders}
-    found.sort(key=lambda image: (natural_key(image[0]), folder_keys[image[1]]))
+    _sort(found)
     marker = files.unlabeled_marker
     labels = [None if label == marker else label for _, _, label, _ in found]
     # All or none: a group's part is None only if the folder has no parts.
@@ -62,6 +61,41 @@ def list_folder(root: Path, files: FileSettings, say: Say) -> Listing:
         parts=parts,
         left_out=dict(left_out),
     )
+
+
+def list_any_folder(root: Path, files: FileSettings, say: Say) -> Listing:
+    """The images below a folder: labeled by their folders, unless some lie directly in it. Then its
+    folders are no classes, and no image has a label.
+
+    Args:
+        root, files, say: As for `list_folder`.
+
+    Raises:
+        DataError: As `list_folder` does.
+    """
+    inside = Inside(root)
+    if not any(name.lower().endswith(IMAGES) for name in _entries(inside, "")[1]):
+        return list_folder(root, files, say)
+    left_out: Counter[str] = Counter()
+    found = [(name, folder) for folder, name in _images_below(inside, "", left_out)]
+    _sort(found)
+    say(
+        f"{root.name}: {len(found):,} images, none of them labeled: some lie directly in it, so "
+        "that its folders are no classes"
+    )
+    return Listing(
+        name=root.name,
+        encoded=FileImages(root, [f"{folder}/{name}" if folder else name for name, folder in found]),
+        labels=[None] * len(found),
+        parts=None,
+        left_out=dict(left_out),
+    )
+
+
+def _sort(found: list[Any]) -> None:
+    """Sort images by their names, then by their folders: the first two of each entry."""
+    keys: dict[str, Key] = {folder: natural_key(folder) for _, folder, *_ in found}
+    found.sort(key=lambda image: (natural_key(image[0]), keys[image[1]]))
 
 
 def _entries(inside: Inside, folder: str) -> tuple[list[str], list[str]]:
@@ -137,7 +171,7 @@ def _images_below(
         else:
             left_out[NOT_AN_IMAGE] += 1
     for folder in folders:
-        yield from _images_below(inside, f"{top}/{folder}", left_out, (*above, real))
+        yield from _images_below(inside, f"{top}/{folder}" if top else folder, left_out, (*above, real))
 
 
 def _no_images(root: Path, left_out: Counter[str]) -> DataError:

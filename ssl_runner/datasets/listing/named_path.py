@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ssl_runner.datasets.listing.folders import IMAGES, list_folder
+from ssl_runner.datasets.listing.folders import IMAGES, list_any_folder, list_folder
 from ssl_runner.datasets.listing.listing import Listing
 from ssl_runner.datasets.settings import FileSettings
 from ssl_runner.errors import DataError, InputError, did_you_mean, shown
@@ -24,13 +24,16 @@ _INSTEAD = {
 }
 
 
-def list_images(path: Path, files: FileSettings, say: Callable[[str], None]) -> Listing:
+def list_images(
+    path: Path, files: FileSettings, say: Callable[[str], None], need_labels: bool = True
+) -> Listing:
     """List the images of a table of files, of Parquet files with the images inside, or of a folder.
 
     Args:
         path: A `.csv`, `.tsv`, `.jsonl` or `.parquet` file, or a folder.
         files: How it is read.
         say: Called with each line for the user.
+        need_labels: Whether a table must have a column of labels, and a folder one for each class.
 
     Raises:
         InputError: If a setting does not fit what the path is.
@@ -54,10 +57,10 @@ def list_images(path: Path, files: FileSettings, say: Callable[[str], None]) -> 
             _refuse_unused(
                 files, ("image_dir", "header", "encoding"), f"{path.name}, Parquet files with images"
             )
-            return list_parquet(path, parquet, files, say)
+            return list_parquet(path, parquet, files, say, need_labels)
         unused = ("image_dir", "file_column", "label_column", "split_column", "header", "encoding")
         _refuse_unused(files, unused, f"the folder {path.name}, which is no table")
-        return list_folder(path, files, say)
+        return (list_folder if need_labels else list_any_folder)(path, files, say)
     if not is_there:
         raise _missing(path)
     if suffix not in TABLES or not path.is_file():
@@ -70,8 +73,8 @@ def list_images(path: Path, files: FileSettings, say: Callable[[str], None]) -> 
         _refuse_unused(files, ("header", "encoding"), f"{path.name}, which is not text")
         if holds_images(path, files.file_column):
             _refuse_unused(files, ("image_dir",), f"{path.name}, which has the images inside")
-            return list_parquet(path, (), files, say)
-    return list_table(path, files, say)
+            return list_parquet(path, (), files, say, need_labels)
+    return list_table(path, files, say, need_labels)
 
 
 def _parquet_below(folder: Path) -> list[str]:

@@ -56,7 +56,9 @@ def _image_column(path: Path, schema: Any, given: str | None) -> str | None:
     return found[0] if found else None
 
 
-def list_parquet(root: Path, names: Sequence[str], files: FileSettings, say: Say) -> Listing:
+def list_parquet(
+    root: Path, names: Sequence[str], files: FileSettings, say: Say, need_labels: bool = True
+) -> Listing:
     """The images inside Parquet files, file after file in natural order.
 
     The part of a file's images is in a column, or is the first word of its name or the name of a folder
@@ -68,6 +70,7 @@ def list_parquet(root: Path, names: Sequence[str], files: FileSettings, say: Say
         names: The files, relative to it; none: it is a file itself.
         files: How they are read.
         say: Called with each line for the user.
+        need_labels: Whether there must be a column of labels.
 
     Raises:
         DataError: If one is no Parquet file or lacks a column, or only some of them name a part.
@@ -99,7 +102,7 @@ def list_parquet(root: Path, names: Sequence[str], files: FileSettings, say: Say
         if word in WITHOUT_LABELS and names:
             labels += [None] * sum(rows)
         else:
-            texts, known = _labels(path, file, files)
+            texts, known = _labels(path, file, files, need_labels)
             labels += clean_labels(texts, files.unlabeled_marker)
             class_names.setdefault(known, name)
         if named_parts is not None and files.split_column is None:
@@ -126,7 +129,9 @@ def list_parquet(root: Path, names: Sequence[str], files: FileSettings, say: Say
     )
 
 
-def _labels(path: Path, file: Any, files: FileSettings) -> tuple[Texts, tuple[str, ...] | None]:
+def _labels(
+    path: Path, file: Any, files: FileSettings, needed: bool
+) -> tuple[Texts, tuple[str, ...] | None]:
     """The texts of the column of labels, and its class names."""
     schema = file.schema_arrow
     names: list[str] = schema.names
@@ -134,10 +139,13 @@ def _labels(path: Path, file: Any, files: FileSettings) -> tuple[Texts, tuple[st
         # As in CIFAR-100's `fine_label`: the one column whose numbers have names.
         named = [name for name in names if class_names_of(path, schema, name)]
         name = named[0] if len(named) == 1 else None
-        if name is None:
+        if name is None and needed:
             raise missing_column(path, names, "label")
     else:
-        name = names[column_for(path, names, "label", files.label_column)]
+        position = column_for(path, names, "label", files.label_column)
+        name = None if position is None else names[position]
+    if name is None:
+        return [None] * file.metadata.num_rows, None
     known = class_names_of(path, schema, name)
     return column_texts(path, file, name, known), known
 

@@ -25,13 +25,14 @@ TWICE = "listed twice"
 Say = Callable[[str], None]
 
 
-def list_table(path: Path, files: FileSettings, say: Say) -> Listing:
+def list_table(path: Path, files: FileSettings, say: Say, need_labels: bool = True) -> Listing:
     """The images that a table names, in its order.
 
     Args:
         path: The table: `.csv`, `.tsv`, `.jsonl` or `.parquet`.
         files: How it is read.
         say: Called with each line for the user.
+        need_labels: Whether there must be a column of labels.
 
     Raises:
         InputError: If a setting does not fit.
@@ -41,14 +42,17 @@ def list_table(path: Path, files: FileSettings, say: Say) -> Listing:
     root = _image_folder(path, files.image_dir)
     table = _parquet_table(path) if path.suffix.lower() == ".parquet" else read_text_table(path, files)
     file_at = column_for(path, table.names, "file", files.file_column)
-    label_at = column_for(path, table.names, "label", files.label_column)
+    assert file_at is not None, "it is needed"
+    label_at = column_for(path, table.names, "label", files.label_column, need_labels)
     if files.split_column is None:
         split_at = find_column(path, table.names, "split")
     else:
         split_at = position_of(path, table.names, "split", files.split_column)
 
     names = _plain_names(table, table.texts(file_at))
-    labels = clean_labels(table.texts(label_at), files.unlabeled_marker)
+    labels: Texts = [None] * len(names)
+    if label_at is not None:
+        labels = clean_labels(table.texts(label_at), files.unlabeled_marker)
     parts = None if split_at is None else parts_of(table, split_at)
     kept, left_out = _rows_to_keep(table, names, labels, parts), {}
     if len(kept) < len(names):
@@ -69,7 +73,7 @@ def list_table(path: Path, files: FileSettings, say: Say) -> Listing:
         labels=labels,
         parts=parts,
         left_out=left_out,
-        class_names=table.class_names(label_at),
+        class_names=None if label_at is None else table.class_names(label_at),
     )
 
 
