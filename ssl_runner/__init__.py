@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ssl_runner.labels import UNLABELED as UNLABELED
     from ssl_runner.sampler.plan import EpochPlan as EpochPlan
     from ssl_runner.sampler.walk import HomogeneousBatchSampler as HomogeneousBatchSampler
+    from ssl_runner.saved_model import load_model as load_model
 
 __version__ = "0.1.0"
 
@@ -24,5 +25,6 @@ __getattr__ = lazy_names(
         "SweepConfig": "config",
         "TrialConfig": "config",
         "UNLABELED": "labels",
+        "load_model": "saved_model",
     },
 )

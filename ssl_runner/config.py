@@ -226,6 +226,10 @@ class SweepConfig:
         below=100_000_000,
         fix="Leave it out for no limit.",
     )
+    save: Literal["best", "all", "none"] = setting(
+        "best",
+        "trained models that are kept: best (of each configuration, by validation accuracy), all, none",
+    )
     max_concurrent: Whole | None = setting(
         None,
         "trials at a time; none: as many as fit",

@@ -15,6 +15,9 @@ from ssl_runner.datasets import ImageDataset
 from ssl_runner.identity import Trial
 from ssl_runner.metrics import METRICS
 from ssl_runner.results import ResultsFolder, identity_columns
+from ssl_runner.results.folder import MODEL
+from ssl_runner.saved_model import ModelCard, model_file
+from ssl_runner.storage import open_folder, write_whole
 from ssl_runner.train import FitResult, TrialData, fit, prepare
 from ssl_runner.train.device import keep_compiler_files, keep_freed_memory
 from ssl_runner.versions import version_columns
@@ -37,6 +40,7 @@ class RunContext:
         checkpoints: Folder of the trial's checkpoints, a path or URI.
         threads: CPU threads of each worker.
         checkpoint_steps: Steps between checkpoints within an epoch, or None.
+        models: Folder where the trained model is saved, a path or URI; None: it is not.
         git_commit: Commit of the source, from `git_commit()` on the machine that has it.
         ray_version: Ray's version, or None without Ray.
         node: Name of the machine.
@@ -46,6 +50,7 @@ class RunContext:
     checkpoints: str
     threads: int
     checkpoint_steps: int | None = None
+    models: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     question: str | None = None
     git_commit: str | None = None
@@ -111,6 +116,8 @@ def run_trial(
             raise
         return failed_rows(trial, context, describe_error(error), started, history)
     row = _base_row(trial, context, started)
+    if is_first and context.models is not None:  # before the row that names it
+        row["weights"] = _save_model(trial, data, result, context)
     row |= _figures(result, data) | {
         "status": "finished",
         "seconds": time.perf_counter() - clock,
@@ -118,6 +125,28 @@ def run_trial(
         "world_size": 1 if group is None else dist.get_world_size(group),
     }
     return row, result.history
+
+
+def _save_model(trial: Trial, data: TrialData, result: FitResult, context: RunContext) -> str:
+    """Save the trained model; returns its place in the results folder."""
+    columns = identity_columns(trial)
+    card = ModelCard(
+        network=vars(trial.config.network),
+        image_shape=tuple(data.images_NCHW.shape[1:]),
+        class_names=data.classes,
+        scale=255.0,
+        precision=result.precision,
+        sweep=context.sweep,
+        trial_id=trial.trial_id,
+        dataset=trial.config.data.dataset,
+        data_digest=trial.data_digest,
+        sources=columns["sources"],
+        versions=version_columns(),
+    )
+    filesystem, folder = open_folder(str(context.models))
+    name = f"{context.sweep}--{trial.trial_id}{MODEL}"
+    write_whole(filesystem, f"{folder}/{name}", model_file(result.weights, card))
+    return f"models/{name}"
 
 
 def describe_error(error: BaseException) -> str:

@@ -31,6 +31,7 @@ def trial_row(config: TrialConfig, sweep: str = "s", **figures: Any) -> dict[str
         "images_left_out": 3,
         "left_out_why": "3 without a label in the test part",
         "test_fraction": 0.25,
+        "weights": "models/s--0.safetensors",
         "split_digest": "5f",
         "epochs_run": 3,
         "best_epoch": 2,

@@ -96,6 +96,7 @@ FLAGS: dict[str, tuple[str, object]] = {
     "num_workers": ("4", 4),
     "min_workers": ("1", 1),
     "full_methods": ("pass fixmatch", ["pass", "fixmatch"]),
+    "save": ("all", "all"),
     "image_dir": ("images", "images"),
     "file_column": ("1", "1"),
     "label_column": ("kind", "kind"),
@@ -313,7 +314,7 @@ def test_train_has_a_flag_for_every_setting_of_a_trial(capsys: pytest.CaptureFix
     flags = set(re.findall(r"^  (--[a-z0-9-]+)", capsys.readouterr().out, re.MULTILINE))
     fields = {"--" + name.replace("_", "-") for name in (*FIELDS, *FILE_FIELDS)}
     run = {"--results", "--data-dir", "--fresh", "--smoke", "--dry-run"}
-    machine = {"--cpus-per-trial", "--gpus-per-trial", "--checkpoint-steps", "--time-limit"}
+    machine = {"--cpus-per-trial", "--gpus-per-trial", "--checkpoint-steps", "--time-limit", "--save"}
     assert flags == fields | run | machine | {"--name"}
 
 

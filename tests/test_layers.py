@@ -14,18 +14,9 @@ ROOMS = (
     *("ssl_runner", "lazy", "errors", "labels", "metrics", "checkpoint_name", "time_limit", "testing"),
     *("settings", "imports", "keyed_random", "cache", "storage"),
     *("config", "identity", "study", "command"),
-    *(
-        "split",
-        "datasets",
-        "sampler",
-        "loader",
-        "image_files",
-        "parquet_shards",
-        "augment",
-        "models",
-        "methods",
-    ),
-    *("train", "suited", "checkpoint", "results", "versions", "trial", "report", "tune"),
+    *("split", "datasets", "sampler", "loader", "image_files", "parquet_shards"),
+    *("augment", "models", "methods", "train", "suited", "checkpoint", "results"),
+    *("saved_model", "versions", "trial", "report", "tune"),
 )
 
 

@@ -99,6 +99,7 @@ test_images int64
 images_left_out int64
 left_out_why string
 test_fraction double
+weights string
 split_digest string
 settings_id string
 data_digest string

@@ -30,6 +30,9 @@ from ssl_runner.storage import (
     write_whole,
 )
 
+MODEL = ".safetensors"
+"""Ending of a model's file."""
+
 
 class ResultsFolder:
     """The two Parquet data sets of a results folder: one small file per trial in each.
@@ -109,14 +112,17 @@ class ResultsFolder:
         return found
 
     def remove_leftovers(self, sweep: str, trial_ids: Container[str]) -> None:
-        """Remove what killed processes left: half-written files, and checkpoints of trials that have
-        a row.
+        """Remove what killed processes left: half-written files, checkpoints of trials that have a row,
+        and models that no row names.
 
         Args:
             sweep: The sweep, which no other process may be running.
             trial_ids: Its trials that have a row.
         """
-        folders = [self.root, f"{self.root}/trials", f"{self.root}/epochs"]
+        folders = [self.root, *(f"{self.root}/{name}" for name in ("trials", "epochs", "models"))]
+        for name, trial_id in self._models(sweep):
+            if self._weights_of(sweep, trial_id) is None:
+                self.filesystem.delete_file(f"{self.root}/models/{name}")
         selector = FileSelector(f"{self.root}/checkpoints", allow_not_found=True)
         for info in self.filesystem.get_file_info(selector):
             of_sweep, _, trial_id = info.base_name.rpartition("--")
@@ -192,12 +198,51 @@ class ResultsFolder:
             ) from None
 
     def forget(self, sweep: str, trial_ids: Iterable[str]) -> None:
-        """Delete the rows of these trials of a sweep, where there are any."""
+        """Delete the rows and models of these trials of a sweep, where there are any."""
         for trial_id in trial_ids:
-            for folder in ("trials", "epochs"):  # the trial's row first: it implies the epochs'
-                path = f"{self.root}/{folder}/{sweep}--{trial_id}.parquet"
+            name = f"{sweep}--{trial_id}"
+            # The trial's row first: it implies the others.
+            for path in (f"trials/{name}.parquet", f"epochs/{name}.parquet", f"models/{name}{MODEL}"):
+                path = f"{self.root}/{path}"
                 if self.filesystem.get_file_info(path).is_file:
                     self.filesystem.delete_file(path)
+
+    def keep_models(self, sweep: str, trial_ids: Container[str]) -> int:
+        """Delete the models of a sweep's other trials, whose rows then name none.
+
+        Returns:
+            The number of models that are kept.
+        """
+        kept = 0
+        for name, trial_id in self._models(sweep):
+            if trial_id in trial_ids:
+                kept += 1
+                continue
+            path = f"{self.root}/trials/{sweep}--{trial_id}.parquet"
+            # The row first: what it names is there. A model that no row names is a leftover.
+            table = pq.ParquetFile(pa.BufferReader(read_whole(self.filesystem, path))).read()
+            place = table.schema.get_field_index("weights")
+            none = pa.nulls(len(table), table.schema.field(place).type)
+            buffer = io.BytesIO()
+            pq.write_table(table.set_column(place, table.schema.field(place), none), buffer)
+            write_whole(self.filesystem, path, buffer.getvalue())
+            self.filesystem.delete_file(f"{self.root}/models/{name}")
+        return kept
+
+    def _models(self, sweep: str) -> list[tuple[str, str]]:
+        """The files of a sweep's models, each with its trial's id."""
+        names = list_files(self.filesystem, f"{self.root}/models", MODEL)
+        split = [(name, name.removesuffix(MODEL).rpartition("--")) for name in names]
+        return [(name, trial_id) for name, (of_sweep, _, trial_id) in split if of_sweep == sweep]
+
+    def _weights_of(self, sweep: str, trial_id: str) -> str | None:
+        """The model that a trial's row names; None if it has no row, or names none."""
+        path = f"{self.root}/trials/{sweep}--{trial_id}.parquet"
+        if not self.filesystem.get_file_info(path).is_file:
+            return None
+        (row,) = self._read(path, ["weights"])
+        weights: str | None = row["weights"]
+        return weights
 
     def checkpoints(self, sweep: str, trial_id: str) -> str:
         """Folder of a trial's checkpoints while it is unfinished."""

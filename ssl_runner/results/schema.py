@@ -13,7 +13,7 @@ from ssl_runner.settings import Real, Text, Whole, rule_of, without_none
 SCHEMA_VERSION = 4
 """A version has columns that the one before lacks: they are null in older rows. Version 3 has
 `settings_id` and `sources`, and other names for the columns in `RENAMED`; version 4 has macro-averaged
-accuracies, and what a data set left out."""
+accuracies, what a data set left out, and the file of the trained model."""
 
 RENAMED = {"passed": "unlabeled_batches_skipped", "mistakes": "misclassified"}
 """Columns of older versions, each with its current name, under which it is read."""
@@ -91,6 +91,7 @@ TRIALS = _schema(
             _REAL,
             "share of the labeled images drawn for the test; null: the data have a test part",
         ),
+        "weights": (_TEXT, "file of the trained model in the results folder; null: not kept"),
         "split_digest": (_TEXT, "digest of the choice of labeled images"),
         "settings_id": (_TEXT, "short hash of the settings alone"),
         "data_digest": (_TEXT, "digest of the data set"),

@@ -37,11 +37,17 @@ def _plain(value: Any) -> Any:
 
 
 def leftovers(results: Path) -> set[str]:
-    """What is in a results folder beside its two tables' files, its pages and TensorBoard's files."""
+    """What is in a results folder beside its two tables' files, the models that they name, its pages
+    and TensorBoard's files."""
+    named = set(pd.read_parquet(results / "trials", columns=["weights"])["weights"].dropna())
     files = (path.relative_to(results) for path in results.rglob("*") if path.is_file())
     return {
         str(path)
         for path in files
         if path.name.startswith(".")
-        or not (path.parts[0] in ("trials", "epochs", "tensorboard") or path.suffix == ".html")
+        or not (
+            path.parts[0] in ("trials", "epochs", "tensorboard")
+            or path.suffix == ".html"
+            or str(path) in named
+        )
     }

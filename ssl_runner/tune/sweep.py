@@ -20,6 +20,7 @@ from ssl_runner.models import check_models
 from ssl_runner.report.page import render_page
 from ssl_runner.report.terminal import print_comparison, wide_console
 from ssl_runner.results import ResultsFolder, newest
+from ssl_runner.results.best import best_models
 from ssl_runner.results.matching import Matches, match
 from ssl_runner.storage import is_local, write_whole
 from ssl_runner.suited import suited
@@ -202,6 +203,7 @@ def _tune(
         results=results.location,
         dataset=[share(sweep.dataset, config, cluster, sweep.command.address is None)],
         data=sweep.dataset.columns(),
+        saves_models=config.save != "none",
         threads=config.threads,
         cpus_per_worker=config.cpus_per_worker,
         checkpoint_steps=config.checkpoint_steps,
@@ -273,6 +275,9 @@ def _conclude(sweep: _Sweep) -> int:
     """Print the comparison, write the page, print where the files are; returns the exit code."""
     results, matches = sweep.results, sweep.matches()
     rows = results.trials(sweep.name)
+    models = len(rows["weights"].dropna())
+    if sweep.command.sweep.save == "best":
+        models = results.keep_models(sweep.name, best_models(rows))
     ids = {row.trial_id for row in matches.rows.values()}
     print_comparison(rows[rows["trial_id"].isin(ids)], sweep.console)
     try:
@@ -284,6 +289,8 @@ def _conclude(sweep: _Sweep) -> int:
         f"rows: {results.location}/trials   epochs: {results.location}/epochs   "
         f"(pandas.read_parquet reads them)   page: {results.location}/{sweep.name}.html"
     )
+    if models:
+        sweep.say(f"models: {results.location}/models ({models})")
     without = sum(matches.status(trial) is None for trial in sweep.trials)
     if without:
         sweep.say(

@@ -28,6 +28,7 @@ class Shared:
         results: Folder or URI of the results.
         dataset: The data set from `sharing.share`, in a list so that Ray does not fetch it early.
         data: What each row says of it, `ImageDataset.columns`.
+        saves_models: Whether trained models are saved.
         threads: Threads of each worker.
         cpus_per_worker: CPUs that Ray reserves for each worker.
         checkpoint_steps: Steps between checkpoints within an epoch, or None.
@@ -43,6 +44,7 @@ class Shared:
     results: str
     dataset: list[Any]
     data: dict[str, Any]
+    saves_models: bool
     threads: int
     cpus_per_worker: float
     checkpoint_steps: int | None
@@ -58,6 +60,7 @@ class Shared:
             sweep=self.sweep,
             question=self.question,
             data=self.data,
+            models=f"{self.results}/models" if self.saves_models else None,
             checkpoints=ResultsFolder(self.results).checkpoints(self.sweep, trial.trial_id),
             threads=self.threads,
             checkpoint_steps=self.checkpoint_steps,
