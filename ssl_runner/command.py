@@ -91,6 +91,18 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(BAD_INPUT)
 
 
+def check_free(output: Path, force: bool) -> None:
+    """Refuse to write over a file, unless that is asked for.
+
+    Raises:
+        InputError: If there is one.
+    """
+    if output.exists() and not force:
+        raise InputError(
+            f"--output must not exist yet, got {str(output)!r}. Add --force to replace it."
+        )
+
+
 _interrupted = threading.Event()
 
 
