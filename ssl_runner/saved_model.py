@@ -120,10 +120,8 @@ def load_model(model: str | Path, *, results: str = "results", trust_code: bool 
             "--trust-code, or load_model(…, trust_code=True)."
         )
     channels, *size = card.image_shape
-    settings = ModelSettings(**card.network)
-    module = build_model(
-        settings.model, channels, (size[0], size[1]), len(card.class_names), settings.dropout
-    )
+    settings = ModelSettings(**card.network | {"weights_file": None})  # it only began from there
+    module = build_model(settings, channels, (size[0], size[1]), len(card.class_names))
     module.to(torch.float64 if card.precision == "fp64" else torch.float32)
     try:
         module.load_state_dict(weights)
