@@ -7,7 +7,8 @@ python -m experiments.benchmarks.selection --rounds 1       # a first look
 after a ReLU, around 40 centres. Every measurement is a process of its own, and the ways take turns;
 figures are medians over the rounds.
 
-- seconds: of the choice alone; libraries are loaded before.
+- seconds: of the choice alone; libraries are loaded before. CPU seconds: of all threads together,
+  which other work on the machine changes less.
 - peak memory: the process's, beyond what it had with the features in memory.
 - same images: how many of its images ours chose too.
 
@@ -42,12 +43,9 @@ def some_features() -> np.ndarray:
     rng = np.random.default_rng(0)
     centres = 2 * rng.normal(size=(40, FEATURES))
     features_ND = np.empty((IMAGES, FEATURES), np.float32)
-    for block in np.split(
-        features_ND, 54
-    ):  # so that the peak before a choice is not that of making them
-        block[:] = np.maximum(
-            centres[rng.integers(40, size=len(block))] + rng.normal(size=block.shape), 0
-        )
+    for block in np.split(features_ND, 54):  # making them must not be the peak
+        around = centres[rng.integers(40, size=len(block))]
+        block[:] = np.maximum(around + rng.normal(size=block.shape), 0)
     return features_ND
 
 
@@ -114,10 +112,10 @@ def measure(way: str) -> dict[str, list[float]]:
     """One measurement, in a process that does nothing else."""
     features_ND = some_features()
     WAYS[way](features_ND[: 2 * (LABELED + NUMBER)].copy())  # libraries are loaded, threads begun
-    before, started = peak(), time.perf_counter()
+    before, started, cpu_started = peak(), time.perf_counter(), time.process_time()
     indices = WAYS[way](features_ND)
-    seconds = time.perf_counter() - started
-    return {"seconds": [seconds], "MB": [peak() - before], "indices": indices.tolist()}
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_started
+    return {"seconds": [seconds], "CPU": [cpu], "MB": [peak() - before], "indices": indices.tolist()}
 
 
 def measured(way: str) -> dict[str, list[float]]:
@@ -139,15 +137,16 @@ def main() -> None:
         return
     rounds = [{way: measured(way) for way in WAYS} for _ in range(options.rounds)]
     table = Table(box=MARKDOWN)
-    for heading in ("strategy", "seconds", "peak MB", "same images"):
+    for heading in ("strategy", "seconds", "CPU seconds", "peak MB", "same images"):
         table.add_column(heading, justify="left" if heading == "strategy" else "right")
     for way in WAYS:
-        seconds, memory = (
-            statistics.median(turn[way][figure][0] for turn in rounds) for figure in ("seconds", "MB")
+        seconds, cpu, memory = (
+            statistics.median(turn[way][figure][0] for turn in rounds)
+            for figure in ("seconds", "CPU", "MB")
         )
         own = rounds[0][way.partition(",")[0]]["indices"]
         same = len(set(own) & set(rounds[0][way]["indices"]))
-        table.add_row(way, f"{seconds:.1f}", f"{memory:,.0f}", str(same))
+        table.add_row(way, f"{seconds:.1f}", f"{cpu:.1f}", f"{memory:,.0f}", str(same))
     console = Console(width=104)
     console.print(f"{NUMBER} of {IMAGES:,} × {FEATURES}, {LABELED} labeled, {options.rounds} rounds")
     console.print(table)

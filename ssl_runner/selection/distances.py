@@ -4,7 +4,7 @@ import numpy as np
 
 # N = points, O = other points, D = features
 
-_BLOCK = 1 << 22  # numbers in the largest array of a block: 32 MB
+_BLOCK = 1 << 20  # numbers in the largest array of a block: 8 MB
 
 
 def nearest(points_ND: np.ndarray, others_OD: np.ndarray, count: int) -> np.ndarray:
