@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from ssl_runner.errors import InputError
 from ssl_runner.selection import STRATEGIES, Choice, choose, distances, folds, suspects, typical
 from ssl_runner.selection import choice as choice_module
+from ssl_runner.selection.coverage import coreset
 from ssl_runner.selection.mislabeled import confident_joint
 from ssl_runner.selection.uncertainty import (
     Measure,
@@ -303,12 +304,12 @@ def test_without_scikit_learn_typiclust_says_what_to_install(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("block", [1, 50, 1 << 22])
-@pytest.mark.parametrize("count", [1, 4, 9])
+@pytest.mark.parametrize("count", [1, 200, 600])
 def test_nearest_are_those_of_the_slow_version(
     block: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(distances, "_BLOCK", block)
-    points, others = some_features(17, seed=1), some_features(9, seed=2)
+    points, others = some_features(17, seed=1), some_features(600, seed=2)
     slow = [sorted(math.dist(point, other) for other in others)[:count] for point in points]
     np.testing.assert_allclose(distances.nearest(points, others, count), slow, rtol=1e-12)
 
@@ -412,6 +413,13 @@ def test_typiclust_goes_around_the_clusters(monkeypatch: pytest.MonkeyPatch) -> 
         assert (np.diff(result.scores[of[result.indices] == blob]) <= 0).all()
 
 
+def test_features_strategies_by_themselves_take_candidates_in_any_order() -> None:
+    features, nothing = np.zeros((6, 2)), np.empty(0, np.int64)
+    candidates = np.array([4, 1, 5])
+    assert coreset(features, nothing, candidates, 3).indices.tolist() == [1, 4, 5]
+    assert typical.typiclust(features, nothing, candidates, 3, 0).indices.tolist() == [1, 4, 5]
+
+
 def test_typicality_of_equal_points_and_of_one_alone() -> None:
     assert typical.typicality(np.zeros((3, 2))).tolist() == [np.inf] * 3
     assert typical.typicality(np.zeros((1, 2))).tolist() == [0]
@@ -425,6 +433,14 @@ def test_typiclust_by_mini_batches() -> None:
     assert result.indices.tolist() == again.indices.tolist()
     # k-means++ may begin twice in one blob; at random some 22 of the 60 would be missed.
     assert len(set(of[result.indices].tolist())) >= 55
+
+
+@pytest.mark.parametrize("count", [typical.FEW_CLUSTERS, typical.FEW_CLUSTERS + 1])
+def test_clusters_are_those_of_their_seed(count: int) -> None:
+    points = some_features(200, 5)
+    first, again, other = (typical.clusters_of(points, count, seed).tolist() for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
 
 
 # ---- Suspects ----
@@ -491,6 +507,13 @@ def test_flipped_labels_of_a_sure_model_are_the_suspects() -> None:
 def test_nothing_is_suspected_without_a_reason(probabilities: np.ndarray) -> None:
     assert len(suspects(np.array([0, 1, 2, 0, 1, 2]), probabilities).indices) == 0
     assert len(suspects(np.empty(0, int), np.empty((0, 3))).indices) == 0
+
+
+def test_a_class_of_equal_probabilities_reaches_its_own_threshold() -> None:
+    labels, probabilities = np.zeros(3, int), np.full((3, 10), 0.1)
+    assert probabilities[:, 0].mean() > 0.1  # by rounding
+    assert confident_joint(labels, probabilities)[0, 0] == 3
+    assert len(suspects(labels, probabilities).indices) == 0
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ figures are medians over the rounds.
 - same images: how many of its images ours chose too.
 
 The plain core-set subtracts each new centre from all features. The plain TypiClust is scikit-learn's
-`MiniBatchKMeans` and `NearestNeighbors` with all threads, as the authors' code has them, and chooses
-from the same order of clusters.
+`MiniBatchKMeans` and `NearestNeighbors` with all threads, as the authors' code has them, from the
+same random numbers and in the same order of clusters.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
+from ssl_runner.keyed_random import seed_of
 from ssl_runner.selection import choose
 
 # N = images, D = features
@@ -78,7 +79,7 @@ def plain_typiclust(features_ND: np.ndarray) -> np.ndarray:
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.neighbors import NearestNeighbors
 
-    estimator = MiniBatchKMeans(500, batch_size=5000, n_init=1, random_state=0)
+    estimator = MiniBatchKMeans(500, batch_size=5000, n_init=1, random_state=seed_of((0,)) % 2**32)
     cluster_N = estimator.fit_predict(features_ND)
     covered_K = np.bincount(cluster_N[:LABELED], minlength=500)
     size_K = np.bincount(cluster_N, minlength=500)
