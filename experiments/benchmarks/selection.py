@@ -1,6 +1,6 @@
 """What does it cost to choose which images to label next, beside plain numpy and scikit-learn?
 
-python -m experiments.benchmarks.selection                  # about 4 minutes on two cores
+python -m experiments.benchmarks.selection                  # about 2 minutes on two cores
 python -m experiments.benchmarks.selection --rounds 1       # a first look
 
 500 of 54,000 images by features of 128 numbers, with 600 labeled ones: float32, at or above zero as
