@@ -14,7 +14,7 @@ figures are medians over the rounds.
 
 The plain core-set subtracts each new centre from all features. The plain TypiClust is scikit-learn's
 `MiniBatchKMeans` and `NearestNeighbors` with all threads, as the authors' code has them, from the
-same random numbers and in the same order of clusters.
+same random numbers; it takes one image of each cluster at most, so that it chooses fewer.
 """
 
 import argparse
