@@ -91,16 +91,32 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(BAD_INPUT)
 
 
-def check_free(output: Path, force: bool) -> None:
+def check_free(output: Path, force: bool, flag: str = "--output") -> None:
     """Refuse to write over a file, unless that is asked for.
 
     Raises:
         InputError: If there is one.
     """
     if output.exists() and not force:
+        raise InputError(f"{flag} must not exist yet, got {str(output)!r}. Add --force to replace it.")
+
+
+def write_output(output: Path, content: bytes, flag: str = "--output") -> None:
+    """Write a file that a flag names, whole.
+
+    Raises:
+        InputError: If it can't be written.
+    """
+    from pyarrow.fs import LocalFileSystem
+
+    from ssl_runner.storage import write_whole
+
+    try:
+        write_whole(LocalFileSystem(), str(output.absolute()), content)
+    except OSError as error:
         raise InputError(
-            f"--output must not exist yet, got {str(output)!r}. Add --force to replace it."
-        )
+            f"{flag} must be a writable path, got {str(output)!r} ({error.strerror}). Choose another."
+        ) from None
 
 
 _interrupted = threading.Event()
@@ -175,6 +191,13 @@ def add_file_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the data set's files, where it is a table or a folder")
     for name, field in FILE_FIELDS.items():
         _add_flag(group, name, field, field.default)
+
+
+def add_setting_flags(parser: argparse.ArgumentParser, title: str, names: Sequence[str]) -> None:
+    """A flag for each of some settings of a trial; what is not given is left out."""
+    group = parser.add_argument_group(title)
+    for name in names:
+        _add_flag(group, name, FIELDS[name], FIELDS[name].default)
 
 
 def _parser(prog: str, description: str, single: bool) -> Parser:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from ssl_runner.command import Parser, check_free, run_main
+from ssl_runner.command import Parser, check_free, run_main, write_output
 from ssl_runner.errors import InputError
 
 
@@ -21,11 +21,8 @@ def main() -> int:
         "--trust-code", action="store_true", help="import the module that a model of your own names"
     )
     options = parser.parse_known(sys.argv[1:])
-    from pyarrow.fs import LocalFileSystem
-
     from ssl_runner.export.exporting import SUFFIXES, exported
     from ssl_runner.saved_model import load_model
-    from ssl_runner.storage import write_whole
 
     saved = load_model(options.model, results=options.results, trust_code=options.trust_code)
     suffix = SUFFIXES[options.format]
@@ -33,12 +30,7 @@ def main() -> int:
     if output.suffix != suffix:
         raise InputError(f"--output must end in {suffix}, got {str(output)!r}. Try model{suffix}.")
     check_free(output, options.force)
-    try:
-        write_whole(LocalFileSystem(), str(output.absolute()), exported(saved, options.format))
-    except OSError as error:
-        raise InputError(
-            f"--output must be a writable path, got {str(output)!r} ({error.strerror}). Choose another."
-        ) from None
+    write_output(output, exported(saved, options.format))
     channels, height, width = saved.card.image_shape
     print(
         f"{output}: uint8 images (B, {channels}, {height}, {width}) to logits (B, "

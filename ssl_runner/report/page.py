@@ -1,13 +1,9 @@
 """The comparison as one page that needs no network, and as picture files."""
 
-import base64
 import contextlib
 import functools
-import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,16 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import vl_convert
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from pyarrow import fs
 
 from ssl_runner.cache import cache_folder
 from ssl_runner.datasets import ImageDataset, load_dataset
 from ssl_runner.datasets.decoded.store import find_content
-from ssl_runner.datasets.picture import pixels_of
 from ssl_runner.datasets.settings import is_path
 from ssl_runner.errors import InputError
 from ssl_runner.report import charts, words
+from ssl_runner.report.pictures import Picture, environment, picture, time_now
 from ssl_runner.report.rerun import command_of, value_text
 from ssl_runner.results import compare, label_curve
 from ssl_runner.results.schema import SETTING_COLUMNS
@@ -34,14 +29,6 @@ MOST_ROWS = 500
 """Each of the page's tables has at most so many rows."""
 
 _IMAGES_OF_A_CLASS, _MOST_IMAGES = 2, 24
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image of a data set as the page shows it: a data URI and a caption."""
-
-    uri: str
-    text: str
 
 
 def with_configuration(trials: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
@@ -115,49 +102,46 @@ def render_page(
     made = make_charts(trials, epochs)
     records = compared.to_dict("records")
     done = trials[trials["status"] == "finished"]
-    environment = Environment(
-        loader=PackageLoader("ssl_runner.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     configurations = [words.configuration(row, keys) for row in records]
     references = words.differences(compared)
     is_known = dataset is not None and set(trials["data_digest"].dropna()) == {dataset.digest}
     images, misclassified = _pictures(dataset, done) if dataset is not None and is_known else ([], [])
-    return environment.get_template("page.html").render(
-        title=words.heading(trials),
-        images=images,
-        misclassified=misclassified,
-        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        script=_script(),
-        charts=made,
-        headings=[
-            *("configuration", "labels", *words.metrics_of(compared).values()),
-            *(f"to {name}" for name in references),
-            *("steps", "seconds", "n"),
-        ],
-        rows=[
-            {"name": name, "cells": _cells(compared, row, references)}
-            for name, row in list(zip(configurations, records, strict=True))[:MOST_ROWS]
-        ],
-        configurations=len(configurations),
-        drawn=configurations[: charts.MOST_CURVES],
-        colors=[charts.COLORS[i % len(charts.COLORS)] for i in range(len(configurations))],
-        caption=words.caption(trials, compared) if records else "",
-        finished=len(done),
-        failed=trials[trials["status"] == "failed"][
-            ["trial_id", "model", "config", "label_fraction", "method", "seed", "error"]
-        ].to_dict("records"),
-        most=MOST_ROWS,
-        trials=with_configuration(done, compared)
-        .sort_values(["configuration", "seed", "split_seed"])
-        .head(MOST_ROWS)
-        .to_dict("records"),
-        commands=[command_of(rows) for _, rows in trials.groupby("sweep")],
-        settings=_settings(trials),
-        facts=_facts(trials),
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            title=words.heading(trials),
+            images=images,
+            misclassified=misclassified,
+            made=time_now(),
+            script=_script(),
+            charts=made,
+            headings=[
+                *("configuration", "labels", *words.metrics_of(compared).values()),
+                *(f"to {name}" for name in references),
+                *("steps", "seconds", "n"),
+            ],
+            rows=[
+                {"name": name, "cells": _cells(compared, row, references)}
+                for name, row in list(zip(configurations, records, strict=True))[:MOST_ROWS]
+            ],
+            configurations=len(configurations),
+            drawn=configurations[: charts.MOST_CURVES],
+            colors=[charts.COLORS[i % len(charts.COLORS)] for i in range(len(configurations))],
+            caption=words.caption(trials, compared) if records else "",
+            finished=len(done),
+            failed=trials[trials["status"] == "failed"][
+                ["trial_id", "model", "config", "label_fraction", "method", "seed", "error"]
+            ].to_dict("records"),
+            most=MOST_ROWS,
+            trials=with_configuration(done, compared)
+            .sort_values(["configuration", "seed", "split_seed"])
+            .head(MOST_ROWS)
+            .to_dict("records"),
+            commands=[command_of(rows) for _, rows in trials.groupby("sweep")],
+            settings=_settings(trials),
+            facts=_facts(trials),
+        )
     )
 
 
@@ -202,18 +186,12 @@ def _pictures(dataset: ImageDataset, done: pd.DataFrame) -> tuple[list[Picture],
         for k in range(len(names))
         for place in np.flatnonzero(train.labels == k)[:_IMAGES_OF_A_CLASS]
     ]
-    images = [_picture(train.images[n], names[train.labels[n]]) for n in places[:_MOST_IMAGES]]
+    images = [picture(train.images[n], names[train.labels[n]]) for n in places[:_MOST_IMAGES]]
     misclassified = [] if done.empty else _best(done)["misclassified"]
     return images, [
-        _picture(test.images[n], f"{names[test.labels[n]]}, taken for {names[taken]}")
+        picture(test.images[n], f"{names[test.labels[n]]}, taken for {names[taken]}")
         for n, taken in (() if misclassified is None else misclassified)
     ]
-
-
-def _picture(image_CHW: np.ndarray, text: str) -> Picture:
-    file = io.BytesIO()
-    pixels_of(image_CHW).save(file, "PNG", optimize=True)
-    return Picture(f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}", text)
 
 
 def _settings(trials: pd.DataFrame) -> dict[str, str]:

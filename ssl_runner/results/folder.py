@@ -18,7 +18,13 @@ from pyarrow.fs import FileSelector
 from ssl_runner.checkpoint_name import SUFFIX, CheckpointName
 from ssl_runner.config import FIELDS, TrialConfig
 from ssl_runner.errors import InputError
-from ssl_runner.results.matching import KnownTrial, known_trial, settings_id_of, sources_of
+from ssl_runner.results.matching import (
+    KnownTrial,
+    config_of,
+    known_trial,
+    settings_id_of,
+    sources_of,
+)
 from ssl_runner.results.reading import read_files
 from ssl_runner.results.schema import EPOCHS, IDENTITY, RENAMED, SCHEMA_VERSION, TRIALS
 from ssl_runner.storage import (
@@ -140,6 +146,14 @@ class ResultsFolder:
             return None
         (row,) = self._read(path, ["status", "error"])
         return row
+
+    def config(self, sweep: str, trial_id: str) -> TrialConfig | None:
+        """The settings of a trial that has a row; None if it has none."""
+        path = f"{self.root}/trials/{sweep}--{trial_id}.parquet"
+        if not self.filesystem.get_file_info(path).is_file:
+            return None
+        (row,) = self._read(path, list(FIELDS))
+        return config_of(row)
 
     def _read(
         self, path: str, columns: Sequence[str], older: Sequence[str] = ()

@@ -67,14 +67,21 @@ class Matches:
         return None if row is None else row.status
 
 
-def settings_id_of(row: Mapping[str, Any]) -> str:
-    """The id of a row's settings; empty if this version does not accept them.
+def config_of(row: Mapping[str, Any]) -> TrialConfig:
+    """A row's settings.
 
     A setting that the row lacks did not exist when it was written: it has its neutral value.
+
+    Raises:
+        InputError: If this version does not accept them.
     """
-    given = {name: row[name] for name in FIELDS if row.get(name) is not None}
+    return TrialConfig.of(**{name: row[name] for name in FIELDS if row.get(name) is not None})
+
+
+def settings_id_of(row: Mapping[str, Any]) -> str:
+    """The id of a row's settings; empty if this version does not accept them."""
     try:
-        return TrialConfig.of(**given).settings_id
+        return config_of(row).settings_id
     except InputError:
         return ""
 
