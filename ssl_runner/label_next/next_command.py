@@ -1,5 +1,6 @@
 """What to run next, as a command that can be copied."""
 
+import itertools
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -30,7 +31,14 @@ def merge_command(
     """
     arguments = [*models, "--dataset", dataset, *_as_arguments(flags), "--merge", str(filled)]
     arguments += ["--replace"] if replace else []
-    return "python -m ssl_runner.label_next " + shlex.join([*arguments, "--output", "new_labels.csv"])
+    arguments += ["--output", _free_name()]
+    return "python -m ssl_runner.label_next " + shlex.join(arguments)
+
+
+def _free_name() -> str:
+    """`labels_2.csv`, or the next number whose file is not there yet: a table of each round."""
+    names = (f"labels_{number}.csv" for number in itertools.count(2))
+    return next(name for name in names if not Path(name).exists())
 
 
 def study_command(dataset: str, flags: Mapping[str, Any], material: Material, labels: Path) -> str:
