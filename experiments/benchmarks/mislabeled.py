@@ -1,6 +1,6 @@
 """How many labels that were flipped on purpose does `label_next --suspect` find, and how many others?
 
-python -m experiments.benchmarks.mislabeled                 # about 2 minutes on two cores
+python -m experiments.benchmarks.mislabeled                 # about 5 minutes on two cores
 python -m experiments.benchmarks.mislabeled --labels 1000   # a first look
 
 Fashion-MNIST with some of its labels, balanced over the classes; of these a share is flipped, each to
