@@ -2,11 +2,14 @@
 
 import csv
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -28,6 +31,7 @@ from ssl_runner.results import ResultsFolder
 from ssl_runner.saved_model import SavedModel, load_model
 from ssl_runner.selection import STRATEGIES, suspects
 from ssl_runner.train import prepare
+from tests.encoded import encoded_as
 from tests.test_saved_model import SETTINGS, train
 
 IMAGES, LABELED, TESTED = 300, 90, 30
@@ -278,6 +282,33 @@ def test_labels_that_a_trial_did_not_have_are_not_in_the_joined_table(
     assert (again.train.labels[labeled] == dataset.train.labels[labeled]).all()
 
 
+def test_images_in_parquet_files_are_named_by_row(
+    fashion_mnist: ImageDataset,
+    call: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SSL_RUNNER_CACHE", str(tmp_path / "cache"))
+    images, table = fashion_mnist.train, tmp_path / "mine.parquet"
+    columns = {
+        "image": [encoded_as(Image.fromarray(images.images[n][0]), "PNG") for n in range(200)],
+        "label": [str(images.labels[n]) if n % 2 else None for n in range(200)],
+    }
+    pq.write_table(pa.table(columns), table)
+    results = ResultsFolder(str(tmp_path / "results"))
+    trial = train(TrialConfig.of(epochs=1, batch_size=20), load_dataset(str(table)), results)
+    output = tmp_path / "to_label.csv"
+    ask = (trial.trial_id, "--dataset", str(table), "--results", results.location, "--number", "9")
+    answer = call(main, *ask, "--output", str(output))
+    assert answer.returncode == 0, answer.stderr
+    assert "Write their labels into the column of mine.parquet itself" in answer.stdout
+    names = fill_in(output, lambda name: "0", "file")
+    rows = [int(re.findall(r"\d+", name)[-1]) for name in names]
+    assert all(row % 2 == 0 for row in rows)  # those have no label
+    merge = ("--dataset", str(table), "--merge", str(output), "--output", str(tmp_path / "new.csv"))
+    refused(call(main, *merge), "got mine.parquet, with the images inside")
+
+
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
@@ -431,6 +462,9 @@ def refused(answer: Any, reason: str) -> None:
         ((), "the models must be one or several, got 0. Name a file of results/models"),
         (("m", "--strategy", "margins"), "--strategy must be one of .*, got 'margins'. .* margin"),
         (("m", "--number", "0"), "--number must be at least 1, got 0"),
+        (("m", "--seed", "-1"), "--seed must be at least 0, got -1"),
+        (("--suspect", "--folds", "1"), r"folds must be in \[2, 60000\], .*, got 1"),
+        (("--suspect", "--seed", "-1"), "seed must be at least 0, got -1"),
         (("m", "--strategy", "disagreement"), "models of disagreement must be several, got 1"),
         (("m", "m", "--strategy", "coreset"), "models of coreset must be one, got 2"),
         (("m", "--epochs", "3"), "--epochs must be left out without --suspect"),

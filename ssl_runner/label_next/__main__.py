@@ -135,6 +135,9 @@ def _ask(options: argparse.Namespace, files: "FileSettings", given: dict[str, An
     write_output(options.page, page.encode(), "--page")
     print(f"{options.output}: {what}, the most wanted first ({meaning})")
     print(f"{options.page}: the first {min(number, ON_PAGE)} of them")
+    if not material.can_merge:
+        print(f"Write their labels into the column of {material.dataset.name} itself ({classes}).")
+        return 0
     print(f"Fill in the column label with classes ({classes}), then:")
     flags = _flags(options, given)
     print(f"  {merge_command(options.models, options.dataset, flags, options.output, replace=False)}")
@@ -183,6 +186,9 @@ def _suspect(
     write_output(options.page, page.encode(), "--page")
     print(f"{options.output}: {what}; {len(choice.indices):,} listed, the most contradicted first")
     print(f"{options.page}: the first {min(len(choice.indices), ON_PAGE)} of them")
+    if not material.can_merge:
+        print(f"Where a label is wrong, correct it in {name} itself.")
+        return 0
     print("Where a label is wrong, fill in the right one in the column label, then:")
     print(
         f"  {merge_command((), options.dataset, _flags(options, given), options.output, replace=True)}"

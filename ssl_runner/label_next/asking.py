@@ -49,6 +49,7 @@ def check_question(question: Question, models: int) -> None:
     known = f"one of {', '.join(STRATEGIES)}"
     require(strategy in STRATEGIES, "--strategy", known, strategy, hint)
     require(question.number >= 1, "--number", "at least 1", question.number, "Try 500.")
+    require(question.seed >= 0, "--seed", "at least 0", question.seed, "Try 0.")
     require(models >= 1, "the models", "one or several", models, "Name a file of results/models.")
     needs = STRATEGIES[strategy].needs
     fix = "Name models of several seeds, or choose by margin."

@@ -41,9 +41,14 @@ class Material:
 
     @property
     def key(self) -> Key:
-        """Images are known by their files where each has one, else by their index."""
-        is_files = self.listing is not None and isinstance(self.listing.encoded, FileImages)
-        return "file" if is_files else "index"
+        """Images are known by file, or by file and row, where they have one; else by their index."""
+        return "index" if self.listing is None else "file"
+
+    @property
+    def can_merge(self) -> bool:
+        """Whether labels can be joined: not where images lie in the rows of Parquet files, which no
+        table of files names."""
+        return self.listing is None or isinstance(self.listing.encoded, FileImages)
 
     def name_of(self, place: int) -> str:
         """What a table calls a training image."""
@@ -167,7 +172,7 @@ def known_labels(dataset: ImageDataset, asked: Sequence[Asked]) -> Known:
             raise InputError(
                 f"every training image of {dataset.name} has a label, so the model must be of a trial "
                 f"on these data (digest {dataset.digest}), got {card.data_digest} for {model.name}. "
-                "Name its own data set."
+                "Name its own data set, with its --labels-file."
             )
         config = ResultsFolder(model.results).config(card.sweep, card.trial_id)
         if config is None:

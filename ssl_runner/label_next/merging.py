@@ -40,7 +40,7 @@ def merge(material: Material, known: Known, filled: Path, replace: bool) -> Merg
             f"{material.dataset.name} must have training images without a label, got none. Name the "
             "model that was asked, whose trial says which labels it had; or correct labels: --replace."
         )
-    if material.listing is not None and material.key == "index":
+    if material.listing is not None and not material.can_merge:
         raise InputError(
             "--merge must have images in files of their own, or of a data set with a name, got "
             f"{material.listing.name}, with the images inside. Write the labels into its own column."
