@@ -193,6 +193,13 @@ def add_file_flags(parser: argparse.ArgumentParser) -> None:
         _add_flag(group, name, field, field.default)
 
 
+def add_setting_flags(parser: argparse.ArgumentParser, title: str, names: Sequence[str]) -> None:
+    """A flag for each of some settings of a trial; what is not given is left out."""
+    group = parser.add_argument_group(title)
+    for name in names:
+        _add_flag(group, name, FIELDS[name], FIELDS[name].default)
+
+
 def _parser(prog: str, description: str, single: bool) -> Parser:
     parser = Parser(
         prog=prog,

@@ -97,6 +97,7 @@ FLAGS: dict[str, tuple[str, object]] = {
     "min_workers": ("1", 1),
     "full_methods": ("pass fixmatch", ["pass", "fixmatch"]),
     "save": ("all", "all"),
+    "labels_file": ("labels.csv", "labels.csv"),
     "image_dir": ("images", "images"),
     "file_column": ("1", "1"),
     "label_column": ("kind", "kind"),

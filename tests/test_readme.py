@@ -31,7 +31,9 @@ _LIST = ["git", "-c", "safe.directory=*", "ls-files"]
 TRACKED = subprocess.run(_LIST, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
 PAGES = [path for path in TRACKED if path.endswith(".md")]
 
-OURS = tuple(f"ssl_runner.{name}" for name in ("tune", "train", "report", "datasets", "predict"))
+OURS = tuple(
+    f"ssl_runner.{name}" for name in ("tune", "train", "report", "datasets", "predict", "label_next")
+)
 """The commands whose flags a page may name by themselves."""
 
 MOST_LINES = 235

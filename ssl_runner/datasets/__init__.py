@@ -6,6 +6,7 @@
 | `load.py` | a data set by name, from files or by import path |
 | `arrays.py` | what a data set is: `ImageArrays`, `ImageDataset` and its digest |
 | `listing/` | what a person's own files hold: tables, folders, Parquet; parts and classes |
+| `given_labels.py` | labels that a person gave in a table of their own |
 | `decoded/` | images decoded once into a cache, which all processes map |
 | `fashion_mnist.py` | where Fashion-MNIST is looked for, how its files are checked and read |
 | `torchvision_sets.py` | MNIST, CIFAR10, STL10 and the like, found and read by torchvision's classes |

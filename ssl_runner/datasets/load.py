@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ssl_runner.datasets.arrays import ImageDataset
 from ssl_runner.datasets.digits import load_digits
@@ -14,6 +15,10 @@ from ssl_runner.datasets.torchvision_sets import SETS, load_torchvision
 from ssl_runner.errors import DataError as DataError
 from ssl_runner.errors import InputError, did_you_mean, shown
 from ssl_runner.imports import import_by_path
+
+if TYPE_CHECKING:
+    from ssl_runner.datasets.listing.listing import Listing
+    from ssl_runner.datasets.listing.parts import Parts
 
 LOADERS: dict[str, Callable[[Path | None, Callable[[str], None], bool], ImageDataset]] = {
     "fashion_mnist": load_fashion_mnist,
@@ -56,27 +61,51 @@ def load_dataset(
             )
         return _from_files(name, files, say)
     for field in dataclasses.fields(files):
-        if (value := getattr(files, field.name)) != field.default:
+        value = getattr(files, field.name)
+        if value != field.default and field.name != "labels_file":
             raise InputError(
                 f"{field.name} must be left out for {name!r}, which is no table or folder, got "
                 f"{shown(value)}."
             )
     if name in LOADERS:
-        return LOADERS[name](data_dir, say, fetch)
-    if data_dir is not None:
+        dataset = LOADERS[name](data_dir, say, fetch)
+    elif data_dir is not None:
         raise InputError(
             f"data_dir must be left out for {name!r}, which reads its own data, got {data_dir}."
         )
-    return _own_dataset(name)
+    else:
+        dataset = _own_dataset(name)
+    if files.labels_file is None:
+        return dataset
+    from ssl_runner.datasets.given_labels import with_given_labels
+
+    return with_given_labels(dataset, Path(files.labels_file))
 
 
 def _from_files(name: str, files: FileSettings, say: Callable[[str], None]) -> ImageDataset:
     """The data set at a path, from the cache if it was decoded before."""
-    # With torch's processes and pandas, these take half a second that a named set can do without.
     from ssl_runner.datasets.decoded.load_files import load_files
+
+    listing, parts = list_parts(name, files, say)
+    return load_files(listing, files, parts, say)
+
+
+def list_parts(name: str, files: FileSettings, say: Callable[[str], None]) -> tuple["Listing", "Parts"]:
+    """What is at a path, before any image is decoded, and which image goes into which part.
+
+    Raises:
+        InputError: If there is no such data set, or a setting does not apply to it.
+        DataError: If it can't be listed or shared out.
+    """
+    # With torch's processes and pandas, these take half a second that a named set can do without.
     from ssl_runner.datasets.listing.named_path import TABLES, list_images
     from ssl_runner.datasets.listing.parts import assign
 
+    if files.labels_file is not None:
+        raise InputError(
+            f"labels_file must be left out for {name!r}, a path, got {files.labels_file!r}. "
+            "Its labels are in the table or the folders."
+        )
     path = path_named(name)
     listing = list_images(path, files, say)
     if path.suffix.lower() not in TABLES:  # a folder, which may be called what a known set is
@@ -84,7 +113,7 @@ def _from_files(name: str, files: FileSettings, say: Callable[[str], None]) -> I
     parts = assign(listing, files)
     for line in parts.notes:
         say(line)
-    return load_files(listing, files, parts, say)
+    return listing, parts
 
 
 def path_named(name: str) -> Path:

@@ -86,6 +86,11 @@ class FileSettings:
         InputError: If a setting is out of its range.
     """
 
+    labels_file: Text | None = setting(
+        None,
+        "labels of a named data set's training images in place of its own: a table with columns index "
+        "(from 0) and label; the others have none",
+    )
     image_dir: Text | None = setting(
         None, "folder that the files named in a table are in; none: the table's own"
     )

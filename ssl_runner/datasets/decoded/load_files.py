@@ -1,12 +1,14 @@
 """A data set from a person's own image files."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from ssl_runner.datasets.arrays import ImageDataset
 from ssl_runner.datasets.decoded.make import Wanted, bad_list, find_or_make
-from ssl_runner.datasets.decoded.store import MappedDataset
+from ssl_runner.datasets.decoded.store import MappedDataset, Meta, handle_of
 from ssl_runner.datasets.listing.duplicates import same_content
 from ssl_runner.datasets.listing.listing import Listing
 from ssl_runner.datasets.listing.parts import Parts
@@ -68,3 +70,16 @@ def load_files(
         left_out_why=", ".join(f"{count:,} {why}" for why, count in left_out.items()),
         test_fraction=parts.test_fraction,
     ).dataset(entry)
+
+
+def listed_rows(dataset: ImageDataset, parts: Parts) -> npt.NDArray[np.int64]:
+    """The listed image behind each training image: those that can't be decoded are left out.
+
+    Args:
+        dataset: From `load_files`.
+        parts: As given to it.
+    """
+    mapped = handle_of(dataset)
+    assert mapped is not None
+    bad = [row for row in Meta.read(Path(mapped.folder)).bad if row < len(parts.train)]
+    return np.delete(parts.train, bad)

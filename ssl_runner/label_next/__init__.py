@@ -1,0 +1,1 @@
+"""The command that says which images to label next, and which labels to look at again."""
