@@ -86,7 +86,11 @@ def test_the_main_job_end_to_end(tmp_path: Path, fashion_mnist: ImageDataset, ru
         assert f" {accuracy:.2%}".rstrip("%") in done.stdout
     assert str(results / "trials") in done.stdout
     pages = {"label_fractions.html"}
-    assert {path.name for path in results.iterdir()} == {"trials", "epochs", "tensorboard"} | pages
+    folders = {"trials", "epochs", "models", "tensorboard"}
+    assert {path.name for path in results.iterdir()} == folders | pages
+    # One seed of each configuration, so each trial is the best of its own.
+    assert {f"models/{path.name}" for path in (results / "models").iterdir()} == set(trials["weights"])
+    assert f"models: {results / 'models'} (3)" in done.stdout
 
     assert "3 of 3 trials are in" in runs.start(*study).succeed()
     pd.testing.assert_frame_equal(pd.read_parquet(results / "trials"), trials)
