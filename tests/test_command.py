@@ -534,3 +534,31 @@ def test_a_dry_run_prints_the_trials_and_runs_none(
         assert trial.description in line
         assert "80 steps" in line
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ((), ""),
+        (("--configs", "partial", "--dataset", "x.csv"), ""),
+        (("--dataset", "x.csv", "--full-methods", "pass"), ""),
+        (("--dataset", "x.csv"), "full is trained with pass, fixmatch; all trials in paired order"),
+        (("--labels-file", "x.csv"), "full is trained with pass, fixmatch; all trials in paired order"),
+        (
+            ("--dataset", "STL10", "--methods", "pass", "pi_model"),
+            "full is trained with pass, pi_model",
+        ),
+    ],
+)
+def test_a_plan_says_what_depends_on_the_data(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    line: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tune", *arguments, "--dry-run"])
+    with pytest.raises(SystemExit, match="0"):
+        run_main(tune_main)
+    last = capsys.readouterr().out.splitlines()[-1]
+    said = last.partition("where training images have no label, ")[2]
+    assert said == line

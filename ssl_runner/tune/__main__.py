@@ -19,12 +19,25 @@ def print_plan(command: Command) -> None:
     if command.sweep.size > MANY:
         print(f"{command.sweep.size:,} combinations: too many to list")
         return
-    for trial in command.sweep.trials():
+    sweep = command.sweep
+    for trial in sweep.trials():
         steps, epochs = trial.budget.max_steps, trial.budget.epochs
         budget = f"{steps} steps" if steps else str(epochs)
         workers, split_seed = str(trial.compute.num_workers), str(trial.data.split_seed)
         table.add_row(trial.settings_id, trial.description, split_seed, budget, workers)
-    wide_console().print(table)
+    console = wide_console()
+    console.print(table)
+    if sweep.trial.data.dataset == "fashion_mnist" and sweep.files.labels_file is None:
+        return
+    # No data are loaded for a plan, so it can't know.
+    full = [trial for trial in sweep.trials(has_unlabeled=True) if trial.config == "full"]
+    methods = ", ".join(dict.fromkeys(trial.unlabeled.method for trial in full))
+    if full and methods != "pass":
+        order = "; all trials in paired order" if full[0].batches.order == "paired" else ""
+        console.print(
+            f"where training images have no label, full is trained with {methods}{order}",
+            highlight=False,
+        )
 
 
 def confirm(command: Command) -> None:
