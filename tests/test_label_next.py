@@ -183,7 +183,9 @@ def test_the_circle_over_a_named_data_set(
     answer = call(main, *command.split()[3:])
     assert answer.returncode == 0, answer.stderr
     assert "20 labels added; 320 of 60,000 training images have one now" in answer.stdout
-    assert "ssl_runner.tune --dataset fashion_mnist --labels-file labels_2.csv" in answer.stdout
+    assert "ssl_runner.tune --dataset fashion_mnist --labels-file labels_2.csv --name labels_2\n" in (
+        answer.stdout
+    )
     again = load_dataset("fashion_mnist", files=FileSettings(labels_file="labels_2.csv"))
     expected_N = data.targets_N.copy()
     expected_N[asked_for] = labels_N[asked_for]
@@ -276,7 +278,9 @@ def test_labels_that_a_trial_did_not_have_are_not_in_the_joined_table(
     output = files / "labels_2.csv"
     answer = call(main, *common, "--merge", str(filled), "--output", str(output))
     assert answer.returncode == 0, answer.stderr
-    assert f"ssl_runner.tune --dataset {output}\n" in answer.stdout  # the images are beside it
+    assert (
+        f"ssl_runner.tune --dataset {output} --name labels_2\n" in answer.stdout
+    )  # the images are beside it
     again = load_dataset(str(output))
     assert (again.train.labels != UNLABELED).sum() == len(labeled) + 10
     assert (again.train.labels[labeled] == dataset.train.labels[labeled]).all()

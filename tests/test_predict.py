@@ -88,6 +88,7 @@ def test_the_test_images_give_the_row_s_accuracy(
     model, output = model_of(results, "whole"), tmp_path / "answers.parquet"
     done = call(main, model, "fashion_mnist", "--part", "test", "--output", str(output))
     assert done.returncode == 0, done.stderr
+    assert "share of the test images" not in done.stderr
     frame, row = pd.read_parquet(output), row_of(results, model)
     names = list(fashion_mnist.test.class_names)
     assert (frame["label"] == frame["class"]).mean() == row["test_accuracy"]
@@ -113,6 +114,18 @@ def test_the_test_images_give_the_row_s_accuracy(
     # Without --part, a data set by name means its test images.
     call(main, model, "fashion_mnist", "--output", str(tmp_path / "again.csv"))
     assert pd.read_csv(tmp_path / "again.csv")["class"].tolist() == frame["class"].tolist()
+
+
+@pytest.mark.parametrize(("part", "is_said"), [((), True), (("--part", "unlabeled"), False)])
+def test_a_row_of_fewer_test_images_is_named(
+    part: tuple[str, ...], is_said: bool, results: ResultsFolder, call: Call, tmp_path: Path
+) -> None:
+    model = model_of(results, "other")
+    done = call(main, model, "fashion_mnist", *part, "--output", str(tmp_path / "answers.csv"))
+    assert done.returncode == 0, done.stderr
+    trial_id = row_of(results, model)["trial_id"]
+    said = f"trial {trial_id} was tested on a share of the test images (--subset 600): the accuracy"
+    assert (said in done.stderr) == is_said
 
 
 def test_a_trial_of_files_gives_its_row_s_accuracy(

@@ -1,6 +1,7 @@
 """What to run next, as a command that can be copied."""
 
 import itertools
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -59,6 +60,9 @@ def study_command(dataset: str, flags: Mapping[str, Any], material: Material, la
         if images.root != labels.absolute().parent:
             pixels = {"image_dir": images.root} | pixels
         arguments = ["--dataset", str(labels), *_as_arguments(pixels)]
+    # A sweep of its own, so that its rows stand beside those with the labels of before.
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", labels.stem).lstrip(".-")[:100]
+    arguments += ["--name", name] if name.strip("_.-") else []
     return "python -m ssl_runner.tune " + shlex.join(arguments)
 
 

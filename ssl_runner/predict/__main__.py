@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssl_runner.command import Parser, add_file_flags, check_free, run_main, write_output
 from ssl_runner.config import FILE_FIELDS
-from ssl_runner.datasets.settings import FileSettings
+from ssl_runner.datasets.settings import FileSettings, is_path
 from ssl_runner.errors import InputError, shown
 from ssl_runner.study import sweep_from_settings
 
@@ -31,6 +31,7 @@ def main() -> int:
     from ssl_runner.predict.images import Wish
     from ssl_runner.predict.output import check_suffix
     from ssl_runner.predict.tables import print_calibration, print_judgement
+    from ssl_runner.predict.trained_on import Rows
     from ssl_runner.report.terminal import wide_console
     from ssl_runner.saved_model import load_model
 
@@ -57,6 +58,9 @@ def main() -> int:
         strict=options.strict,
     )
     images = _find(options, options.images, options.part, models, folders, files)
+    if options.part == "test" or (options.part is None and not is_path(options.images)):
+        for line in Rows(folders).tested_on_fewer(models):
+            _say(line)
     console = wide_console()
     calibrated = _calibrated(options, models, folders, files, wish, device)
     if calibrated:

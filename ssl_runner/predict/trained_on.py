@@ -58,6 +58,18 @@ class Rows:
             for saved, folder in zip(models, self._results, strict=True)
         ]
 
+    def tested_on_fewer(self, models: Sequence[SavedModel]) -> list[str]:
+        """A line for each model whose row's test figures are of a share of the test images."""
+        lines = []
+        for saved, folder in zip(models, self._results, strict=True):
+            config = ResultsFolder(folder).config(saved.card.sweep, saved.card.trial_id)
+            if config is not None and config.data.subset is not None:
+                lines.append(
+                    f"trial {saved.card.trial_id} was tested on a share of the test images (--subset "
+                    f"{config.data.subset}): the accuracy in its row is of those alone"
+                )
+        return lines
+
     def validations(
         self, models: Sequence[SavedModel], data_dir: Path | None, trust_code: bool
     ) -> list[Validation]:
