@@ -16,10 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ssl_runner.config import AXES, FIELDS, FILE_FIELDS, SweepConfig
+from ssl_runner.config import AXES, FIELDS, FILE_FIELDS, SEARCH_KEYS, SweepConfig
 from ssl_runner.errors import InputError
 from ssl_runner.settings import Text, rule_of, without_none
-from ssl_runner.study import KEYS, load_settings, load_sweep, read_yaml, sweep_from_settings
+from ssl_runner.study import (
+    KEYS,
+    TRIAL_KEYS,
+    load_settings,
+    load_sweep,
+    read_yaml,
+    sweep_from_settings,
+)
 
 BAD_INPUT = 2
 """Exit code for invalid user input; 1 is for failed trials."""
@@ -157,16 +164,24 @@ def run_main(main: Callable[[], int]) -> NoReturn:
 
 
 def _default_text(default: Any) -> str:
-    if default is None:
+    if default is None or default is dataclasses.MISSING:
         return ""
     values = default if isinstance(default, tuple) else (default,)
     return f" (default: {' '.join(str(value) for value in values)})"
 
 
 def _add_flag(
-    group: argparse._ArgumentGroup, name: str, field: dataclasses.Field[Any], default: Any
+    group: argparse._ArgumentGroup,
+    name: str,
+    field: dataclasses.Field[Any],
+    default: Any,
+    several: bool = False,
 ) -> None:
-    """A flag for a setting. Its text is read as in a study file."""
+    """A flag for a setting. Its text is read as in a study file.
+
+    Args:
+        several: Whether it takes several values, which are then an axis of the grid.
+    """
     kind = without_none(field.type)
     is_list = typing.get_origin(kind) is tuple
     item = typing.get_args(kind)[0] if is_list else kind
@@ -174,7 +189,9 @@ def _add_flag(
     if is_list or name == "num_workers":
         arity = {"nargs": "+"}
     elif item is bool:  # the flag alone is true
-        arity = {"nargs": "?", "const": True}
+        arity = {"nargs": "*"} if several else {"nargs": "?", "const": True}
+    elif several:
+        arity = {"nargs": "+"}
     group.add_argument(
         "--" + name.replace("_", "-"),
         dest=name,
@@ -213,7 +230,7 @@ def _parser(prog: str, description: str, single: bool) -> Parser:
     sweep_fields = {field.name: field for field in dataclasses.fields(SweepConfig)}
     left_out = {"trial", "files"}
     if single:
-        left_out |= {"max_concurrent", "configs", "question", "full_methods"}
+        left_out |= {"max_concurrent", "configs", "question", "full_methods", "grid", *SEARCH_KEYS}
     for name, field in sweep_fields.items():
         if name in AXES and single:
             single_field = FIELDS[AXES[name]]
@@ -224,7 +241,7 @@ def _parser(prog: str, description: str, single: bool) -> Parser:
             _add_flag(study, name, field, field.default)
     for name, field in FIELDS.items():
         if name not in AXES.values():
-            _add_flag(study, name, field, field.default)
+            _add_flag(study, name, field, field.default, several=not single)
     add_file_flags(parser)
     run = parser.add_argument_group("the run")
     run.add_argument("--results", default="results", help="folder or URI of the results")
@@ -281,6 +298,8 @@ def parse(prog: str, description: str, arguments: Sequence[str], single: bool = 
         InputError: For invalid values; the message names value, rule and fix.
     """
     given = vars(_parser(prog, description, single).parse_known(arguments))
+    if not single:
+        _take_study(given)
     run = {key: given.pop(key) for key in tuple(given) if key not in (*KEYS, *FIELDS)}
     settings: dict[str, object] = {"name": "train"} if single else {}
     study = run.pop("study", None)
@@ -288,6 +307,8 @@ def parse(prog: str, description: str, arguments: Sequence[str], single: bool = 
         settings |= load_settings(study)
     if run.pop("smoke"):
         settings |= SMOKE
+    if not single:
+        given = _spread(given, settings)
     settings |= given
     if single:
         settings = _as_lists(settings)
@@ -300,6 +321,50 @@ def parse(prog: str, description: str, arguments: Sequence[str], single: bool = 
     if not single:
         run["log"] = tuple(dict.fromkeys(run["log"]))
     return Command(sweep=sweep, **run)
+
+
+def _take_study(given: dict[str, Any]) -> None:
+    """Take a study file that stands behind a flag of several values: `--lr 0.1 my_study.yaml`."""
+    for name in TRIAL_KEYS:
+        values = given.get(name)
+        if given["study"] is None and isinstance(values, list) and len(values) > 1:
+            *_, last = values
+            if str(last).endswith((".yaml", ".yml")):
+                given["study"] = Path(values.pop())
+
+
+def _spread(given: dict[str, Any], study: dict[str, Any]) -> dict[str, Any]:
+    """Flags of several values as entries of the grid, of one value as settings.
+
+    Args:
+        given: The flags.
+        study: The study's settings. A flag's setting is taken out of them, out of their grid and
+            their search too.
+
+    Returns:
+        The flags, none of whose settings has a list where it takes one value.
+    """
+    spread: dict[str, Any] = {}
+    several: dict[str, list[Any]] = {}
+    for name, values in given.items():
+        if name not in TRIAL_KEYS or name == "num_workers":
+            spread[name] = values
+        elif len(values) > 1:
+            several[name] = values
+        else:  # a flag without a value is true
+            spread[name] = values[0] if values else True
+    named = {name for name in given if name in TRIAL_KEYS}
+    for name in several:
+        study.pop(name, None)
+    for key in ("grid", "search"):
+        written = spread.get(key, study.get(key))
+        if isinstance(written, dict):  # what else it may be is refused later
+            kept = {name: each for name, each in written.items() if name not in named}
+            spread[key] = kept if key in spread or kept != written else written
+    if several:
+        grid = spread.get("grid", {})
+        spread["grid"] = {**grid, **several} if isinstance(grid, dict) else grid
+    return spread
 
 
 def _as_lists(settings: dict[str, object]) -> dict[str, object]:

@@ -7,23 +7,39 @@ unique over all groups: flags, the keys of study files and the table's columns a
 import dataclasses
 import functools
 import hashlib
+import importlib.util
 import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Literal
 
-from ssl_runner.datasets.settings import DataSettings, FileSettings, is_path
-from ssl_runner.errors import require
+from ssl_runner.datasets.settings import DATASETS, DataSettings, FileSettings, is_path
+from ssl_runner.errors import InputError, did_you_mean, require
 from ssl_runner.methods.settings import HYPERPARAMETERS, MethodSettings, Value, defaults, neutrals
 from ssl_runner.models.settings import OF_SOME_MODELS, ModelSettings
 from ssl_runner.sampler.settings import BatchSettings
-from ssl_runner.settings import Real, Text, Whole, check, is_real, rule_of, setting
+from ssl_runner.search.domains import REAL_KINDS, WHOLE_KINDS, Domain
+from ssl_runner.search.domains import Value as Plain
+from ssl_runner.search.sampling import sample_of
+from ssl_runner.settings import (
+    Real,
+    Text,
+    Whole,
+    check,
+    check_value,
+    is_real,
+    rule_of,
+    setting,
+    without_none,
+)
 from ssl_runner.train.settings import (
     OF_SOME_OPTIMIZERS,
+    OPTIMIZERS,
+    SCHEDULES,
     BudgetSettings,
     ComputeSettings,
     OptimizerSettings,
@@ -119,12 +135,21 @@ class TrialConfig:
     @property
     def description(self) -> str:
         """A short display name: what tells this trial apart in most sweeps."""
+        return f"{self.described()} seed {self.batches.seed}"
+
+    def described(self, names: Iterable[str] = (), digits: int = 4) -> str:
+        """The same without its seed, and with the values of more settings that it takes."""
         parts = [self.network.model, self.config]
         if self.config == "partial":
-            parts.append(f"{self.data.label_fraction:.4g}")
+            parts.append(f"{self.data.label_fraction:.{digits}g}")
         if self.unlabeled.method != "pass":
             parts.append(self.unlabeled.method)
-        return " ".join([*parts, f"seed {self.batches.seed}"])
+        settings = self.resolved().flat()
+        for name in names:
+            value = settings[name]
+            if value is not None:
+                parts.append(f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}")
+        return " ".join(parts)
 
 
 GROUPS: dict[str, type[Any]] = {
@@ -175,10 +200,59 @@ AXES = {
 LISTS = ("configs", *AXES, "full_methods")
 """The settings of a sweep that are lists."""
 
+SEARCHERS = ("random", "optuna")
+
+OF_A_SEARCH = {
+    "samples": None,
+    "search_seconds": None,
+    "scheduler": "none",
+    "grace_steps": None,
+    "large_holdout": False,
+    "untuned": False,
+}
+"""Settings of a sweep that need a search, each with the value that it has without one."""
+
+SEARCH_KEYS = ("search", "searcher", "search_seed", "objective", "reduction", *OF_A_SEARCH)
+"""The settings of a sweep that are about a search."""
+
+NEVER_AN_AXIS = {
+    "dataset": "A sweep is of one data set.",
+    "num_workers": "It decides where a trial runs, not its outcome.",
+    "min_workers": "It decides where a trial runs, not its outcome.",
+}
+"""Settings of a trial that are neither in the grid nor searched, each with the reason."""
+
+_NEVER_SEARCHED = {
+    "epochs": "All samples have the same budget.",
+    "max_steps": "All samples have the same budget.",
+    "holdout": "All samples are judged on the same images.",
+    "subset": "All samples are judged on the same images.",
+}
+
+_TAKEN_BY = {"optimizer": OF_SOME_OPTIMIZERS, "schedule": OF_SOME_OPTIMIZERS, "order": ("mu",)}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample of a search.
+
+    Attributes:
+        group: Its group's name.
+        number: Its number in the group, from 0.
+        trial: Its trial, resolved.
+    """
+
+    group: str
+    number: int
+    trial: TrialConfig
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
     """A named set of trials: every combination of its lists. `SweepConfig()` is the default study.
+
+    With a `search`, each combination without the seeds is a group. It gets `samples` trials, all under
+    `search_seed`; the best of them by the holdout is trained again under each of the `seeds`.
 
     Raises:
         InputError: If a setting is out of its range; the message names value, rule and fix.
@@ -202,6 +276,52 @@ class SweepConfig:
     seeds: tuple[Whole, ...] = setting((0,), "seeds; each gives a trial of its own")
     split_seeds: tuple[Whole, ...] | None = setting(
         None, "split seeds, each combined with each seed; none: each trial's seed is its split seed"
+    )
+    grid: Mapping[str, tuple[Plain, ...]] = setting(
+        {}, "more lists, of any setting of a trial: {lr: [0.001, 0.003]}, or several values to its flag"
+    )
+    search: Mapping[str, Domain] = setting(
+        {},
+        "settings to search, each with its domain: {lr: {log_uniform: [0.0001, 0.01]}}; domains: "
+        "uniform, log_uniform, int_uniform, log_int_uniform, choice",
+    )
+    samples: Whole | None = setting(
+        None,
+        "samples that a search tries for each method, label fraction and model",
+        least=1,
+        fix="Try 30.",
+    )
+    searcher: Text = setting("random", f"what chooses the samples: {' or '.join(SEARCHERS)}")
+    search_seed: Whole = setting(
+        1000,
+        "seed and split seed of a search's trials; also fixes the samples",
+        least=0,
+        fix="Try 1000.",
+    )
+    objective: Literal["loss", "accuracy"] = setting(
+        "loss", "what makes a sample the best: loss or accuracy, of the holdout"
+    )
+    search_seconds: Real | None = setting(
+        None,
+        "seconds of a group's trials after which none of its samples is started; none: no limit",
+        above=0,
+        below=100_000_000,
+        fix="Leave it out for no limit.",
+    )
+    scheduler: Literal["none", "asha", "median"] = setting(
+        "none", "what stops a search's worse trials early: none, asha or median"
+    )
+    grace_steps: Whole | None = setting(
+        None, "steps before which the scheduler stops no trial", least=1, fix="Try 100."
+    )
+    reduction: Whole = setting(
+        3, "asha: of so many trials that reach a rung, the best one goes on", least=2, fix="Try 3."
+    )
+    large_holdout: bool = setting(
+        False, "allow a search whose holdout has more labels than the training"
+    )
+    untuned: bool = setting(
+        False, "also train each group with its settings as they stand, under the seeds of the finals"
     )
     cpus_per_trial: Real | None = setting(
         None, "CPUs, and so threads, of a trial over all its workers; none: one per worker"
@@ -272,43 +392,196 @@ class SweepConfig:
             gpus,
             fix,
         )
+        for name in self.grid:
+            self._check_axis("grid", name)
+            self._check_values(name)
         for name in HYPERPARAMETERS:
-            taken = {"mu"} if self.trial.batches.order == "paired" else set()
-            methods = tuple(dict.fromkeys((*self.methods, *(self.full_methods or ()))))
-            taken = taken.union(*map(defaults, methods))
-            fix = f"Leave it out, or add a method that takes it to {', '.join(methods)}."
             value = getattr(self.trial.unlabeled, name)
-            is_used = value is None or name in taken
-            if name == "momentum":
-                fix += " SGD's is --optimizer-momentum."
-            require(is_used, name, "a hyperparameter of a selected method", value, fix)
+            self._require_taken(name, value)
         network, compute = self.trial.network, self.trial.compute
         fix = "Leave one of them out."
         both = network.sync_batch_norm and compute.compile
         require(not both, "sync_batch_norm", "false with compile", network.sync_batch_norm, fix)
-        models = [self.trial.replace(model=name).resolved() for name in self.models]
         for name in (*OF_SOME_MODELS, *OF_SOME_OPTIMIZERS):
-            value = self.trial.flat()[name]
-            is_used = value in (None, False) or any(trial.flat()[name] == value for trial in models)
-            what = "no selected model" if name in OF_SOME_MODELS else self.trial.optimizer.description
-            fix = "Or name one that does."
-            require(is_used, name, f"left out, since {what} takes it", value, fix)
+            self._require_taken(name, self.trial.flat()[name])
         for axis, single in AXES.items():  # also values that no trial uses, such as the methods of full
             for value in getattr(self, axis) or ():
                 self.trial.replace(**{single: value})
         for method in self.full_methods or ():
             self.trial.replace(method=method)
+        self._check_search()
         if self.size <= MANY:
             self.trials()  # check every combination now, not when it runs
 
+    def _check_axis(self, where: str, name: str) -> None:
+        """Check that a setting may be in the grid, or searched.
+
+        Raises:
+            InputError: If it is unknown, has a list of its own, or decides nothing.
+        """
+        for axis, single in AXES.items():
+            if name in (axis, single):
+                raise InputError(
+                    f"{where}: {name} is a list of its own. Write {axis}: [...] beside it."
+                )
+        if name not in FIELDS:
+            known = [each for each in FIELDS if each not in (*AXES.values(), *NEVER_AN_AXIS)]
+            raise InputError(f"{where}: unknown setting {name!r}. {did_you_mean(str(name), known)}")
+        never = NEVER_AN_AXIS | (_NEVER_SEARCHED if where == "search" else {})
+        if name in never:
+            raise InputError(f"{where} must be without {name}. {never[name]}")
+
+    def _check_values(self, name: str) -> None:
+        """Check the values of a setting in the grid.
+
+        Raises:
+            InputError: If there is none, one comes twice, is out of range, or no trial takes it.
+        """
+        values, place = self.grid[name], f"grid: {name}"
+        require(len(values) > 0, place, "a list of at least one", list(values), "Name one.")
+        (value, times), *_ = Counter(values).most_common(1)
+        require(times == 1, place, "without repetition", value, "Name it once.")
+        for value in values:
+            check_value(FIELDS[name], value)
+            self._require_taken(name, value)
+
+    def _choices(self, name: str) -> tuple[Any, ...]:
+        """Every value that a setting has in this sweep, unless it is searched in a range."""
+        if name in self.search:
+            domain = self.search[name]
+            return domain.values if domain.kind == "choice" else ()
+        return self.grid.get(name, (self.trial.flat()[name],))
+
+    def _require_taken(self, name: str, value: Any) -> None:
+        """Check that some trial takes this value of a setting that not every trial takes.
+
+        Raises:
+            InputError: If none does.
+        """
+        if name in HYPERPARAMETERS:
+            methods = tuple(dict.fromkeys((*self.methods, *(self.full_methods or ()))))
+            taken = {"mu"} if "paired" in self._choices("order") else set()
+            taken = taken.union(*map(defaults, methods))
+            fix = f"Leave it out, or add a method that takes it to {', '.join(methods)}."
+            if name == "momentum":
+                fix += " SGD's is --optimizer-momentum."
+            is_used = value is None or name in taken
+            require(is_used, name, "a hyperparameter of a selected method", value, fix)
+        if value in (None, False):
+            return
+        fix = "Or name one that does."
+        if name in OF_SOME_OPTIMIZERS:
+            optimizers, schedules = self._choices("optimizer"), self._choices("schedule")
+            takes = [OPTIMIZERS.get(each, {}) for each in optimizers]
+            takes += [SCHEDULES.get(each, {}) for each in schedules]
+            what = self.trial.optimizer.description
+            if len(takes) > 2:
+                what = f"none of {', '.join((*optimizers, *schedules))}"
+            is_used = any(name in each for each in takes)
+            require(is_used, name, f"left out, since {what} takes it", value, fix)
+        if name in OF_SOME_MODELS:
+            models = [
+                dataclasses.replace(self.trial.network, model=model, **{name: value}).resolved()
+                for model in self.models
+            ]
+            is_used = any(getattr(model, name) == value for model in models)
+            require(is_used, name, "left out, since no selected model takes it", value, fix)
+
+    def _check_search(self) -> None:
+        """Check what a search needs, and what needs a search.
+
+        Raises:
+            InputError: For the first that is missing or does not fit.
+        """
+        for name, without in OF_A_SEARCH.items():
+            value, fix = getattr(self, name), "Add search: {lr: {log_uniform: [0.0001, 0.01]}}."
+            rule = "left out without a search"
+            require(bool(self.search) or value == without, name, rule, value, fix)
+        self._check_searcher()
+        if not self.search:
+            return
+        for name, domain in self.search.items():
+            self._check_axis("search", name)
+            fix = "Leave it out of one of them."
+            require(name not in self.grid, f"search: {name}", "without an entry in grid", name, fix)
+            for depending in _TAKEN_BY.get(name, ()):
+                fix = f"Whether a trial takes it depends on {name}, which is searched. Search it too."
+                require(depending not in self.grid, "grid", f"without {depending}", depending, fix)
+            _check_suits(name, domain)
+            domain.check(name)
+            for value in domain.values:
+                check_value(FIELDS[name], value)
+                self._require_taken(name, value)
+        require(self.samples is not None, "samples", "a number with a search", self.samples, "Try 30.")
+        for axis in ("seeds", "split_seeds"):
+            fresh = self.search_seed not in (getattr(self, axis) or ())
+            rule = f"without search_seed {self.search_seed}, under which the search chooses"
+            require(fresh, axis, rule, self.search_seed, "Choose another --search-seed.")
+        holdouts, dataset = self._choices("holdout"), self.trial.data.dataset
+        require(
+            min(holdouts) > 0 or (dataset not in DATASETS and "holdout" not in self.grid),
+            "holdout",
+            "more than 0 with a search, or the test images would choose",
+            min(holdouts),
+            "Try 600: so many training images then judge the samples.",
+        )
+        self._check_scheduler()
+
+    def _check_searcher(self) -> None:
+        name, known = self.searcher, " or ".join(SEARCHERS)
+        fix = did_you_mean(name, SEARCHERS)
+        if name.lower() in _OTHER_SEARCHERS:
+            fix = "Ray has it, this program does not: optuna is installed by 'ssl_runner[search]'."
+        require(name in SEARCHERS, "searcher", known, name, fix)
+        if self.search and name == "optuna" and importlib.util.find_spec("optuna") is None:
+            raise InputError(
+                "searcher optuna must have the package optuna, which is not installed. "
+                "Try pip install 'ssl_runner[search]'."
+            )
+
+    def _check_scheduler(self) -> None:
+        grace, budgets = self.grace_steps, [each for each in self._choices("max_steps") if each]
+        is_used = grace is None or self.scheduler != "none"
+        fix = "Add --scheduler asha."
+        require(is_used, "grace_steps", "left out without a scheduler", grace, fix)
+        if grace is not None and budgets:
+            fix = "No trial would ever be stopped."
+            require(
+                grace < min(budgets), "grace_steps", f"less than max_steps {min(budgets)}", grace, fix
+            )
+
     @property
     def size(self) -> int:
-        """Number of combinations of the lists; there are at most as many trials."""
+        """Number of combinations of the lists, and of the samples and finals where there is a search;
+        there are at most as many trials."""
         fractions = {"full": 1, "partial": len(self.label_fractions)}
-        each = math.prod(
-            len(values) for values in (self.models, self.methods, self.seeds, self.split_seeds or (0,))
-        )
-        return each * sum(fractions[config] for config in self.configs)
+        groups = math.prod(len(values) for values in (self.models, self.methods, *self.grid.values()))
+        groups *= sum(fractions[config] for config in self.configs)
+        seeds = len(self.seeds) * len(self.split_seeds or (0,))
+        if not self.search:
+            return groups * seeds
+        return groups * ((self.samples or 0) + seeds * (2 if self.untuned else 1))
+
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """The settings that vary in this sweep without a list of their own."""
+        return (*self.grid, *self.search)
+
+    @property
+    def search_record(self) -> str | None:
+        """What each row of a search says of it, as JSON: the study's keys that are about it, where
+        they are not the default, and the seeds of the finals; None without a search."""
+        if not self.search:
+            return None
+        default = SweepConfig()
+        record = {name: getattr(self, name) for name in (*SEARCH_KEYS[1:], "seeds", "split_seeds")}
+        kept = {name: value for name, value in record.items() if value != getattr(default, name)}
+        kept["search"] = {name: domain.plain() for name, domain in self.search.items()}
+        return json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
+
+    def describe(self, trial: TrialConfig) -> str:
+        """A display name: what tells a trial apart in this sweep."""
+        return f"{trial.described(self.varying)} seed {trial.batches.seed}"
 
     @property
     def cpus_per_worker(self) -> float:
@@ -322,14 +595,26 @@ class SweepConfig:
         return max(1, int(self.cpus_per_worker))
 
     def trials(self, has_unlabeled: bool = False) -> tuple[TrialConfig, ...]:
-        """Every combination once, full before partial, in the order of the lists.
+        """Every combination once, full before partial, in the order of the lists. With a search: the
+        trials of its samples where they are known beforehand, which are those of the random searcher.
 
         Args:
             has_unlabeled: Whether the data have training images without a label. Full trials then
                 have an unlabeled pool too, and take `full_methods`.
         """
+        if self.search:
+            samples = self.random_samples(has_unlabeled) if self.searcher == "random" else ()
+            return tuple({each.trial.settings_id: each.trial for each in samples}.values())
         made: dict[str, TrialConfig] = {}
-        split_seeds = self.split_seeds or (None,)
+        for trial in self._combinations(has_unlabeled, self.seeds, self.split_seeds):
+            trial = trial.resolved()
+            made.setdefault(trial.settings_id, trial)
+        return tuple(sorted(made.values(), key=lambda trial: trial.config != "full"))
+
+    def _combinations(
+        self, has_unlabeled: bool, seeds: tuple[int, ...], split_seeds: tuple[int, ...] | None
+    ) -> Iterator[TrialConfig]:
+        """Every combination of the lists under these seeds, not resolved; some are equal resolved."""
         full_methods: tuple[str, ...] = ("pass",)
         base = self.trial
         if has_unlabeled:
@@ -337,21 +622,81 @@ class SweepConfig:
             if self.full_methods is None and self.methods == ("pass",):
                 full_methods = ("pass", "fixmatch")
                 base = base.replace(order="paired")
+        grid = [
+            dict(zip(self.grid, values, strict=True))
+            for values in itertools.product(*self.grid.values())
+        ]
         for config in self.configs:
             fractions = (1.0,) if config == "full" else self.label_fractions
-            for model, fraction, seed, split_seed in itertools.product(
-                self.models, fractions, self.seeds, split_seeds
+            for model, fraction, settings, seed, split_seed in itertools.product(
+                self.models, fractions, grid, seeds, split_seeds or (None,)
             ):
                 # With all labels there is no split: one such trial is enough.
                 is_full = fraction == 1
-                chosen = split_seeds[0] if is_full else split_seed
+                chosen = split_seeds[0] if is_full and split_seeds else split_seed
                 for method in full_methods if is_full else self.methods:
-                    trial = base.replace(
+                    yield base.replace(
+                        **settings,
                         model=model,
                         label_fraction=fraction,
                         method=method,
                         seed=seed,
                         split_seed=seed if chosen is None else chosen,
-                    ).resolved()
-                    made.setdefault(trial.settings_id, trial)
-        return tuple(sorted(made.values(), key=lambda trial: trial.config != "full"))
+                    )
+
+    def groups(self, has_unlabeled: bool = False) -> dict[str, TrialConfig]:
+        """The groups of a search by name: every combination of the lists but the seeds, under
+        `search_seed`, with the searched settings as they stand, and not resolved."""
+        made: dict[str, TrialConfig] = {}
+        for base in self._combinations(has_unlabeled, (self.search_seed,), None):
+            made.setdefault(base.settings_id, base)
+        ordered = sorted(made.values(), key=lambda base: base.config != "full")
+        return {base.described(self.grid, digits=10): base for base in ordered}
+
+    def with_sample(self, group: TrialConfig, sample: Mapping[str, Plain]) -> TrialConfig:
+        """A group's trial with the values of a sample, resolved."""
+        return group.replace(
+            **{
+                name: float(value) if isinstance(value, int) and is_real(FIELDS[name]) else value
+                for name, value in sample.items()
+            }
+        ).resolved()
+
+    def random_samples(self, has_unlabeled: bool = False) -> tuple[Sample, ...]:
+        """The samples of the random searcher, group by group; equal trials are there once, under
+        their first number, so a group may have fewer than `samples`."""
+        made: dict[str, Sample] = {}
+        drawn = [sample_of(self.search, self.search_seed, n) for n in range(self.samples or 0)]
+        for name, base in self.groups(has_unlabeled).items():
+            for n, values in enumerate(drawn):
+                trial = self.with_sample(base, values)
+                made.setdefault(trial.settings_id, Sample(name, n, trial))
+        return tuple(made.values())
+
+    def finals(self, winner: TrialConfig) -> tuple[TrialConfig, ...]:
+        """The trials of a search's winner, or of any settings, under each of the seeds."""
+        splits = self.split_seeds or (None,)
+        if winner.config == "full":
+            splits = splits[:1]
+        return tuple(
+            winner.replace(seed=seed, split_seed=seed if split is None else split).resolved()
+            for seed, split in itertools.product(self.seeds, splits)
+        )
+
+
+_OTHER_SEARCHERS = ("hyperopt", "bayesopt", "bohb", "ax", "hebo", "nevergrad", "zoopt")
+"""Ray Tune's other integrations."""
+
+
+def _check_suits(name: str, domain: Domain) -> None:
+    """Check that a domain is of a setting's kind: a range of real or of whole numbers, or a choice.
+
+    Raises:
+        InputError: If it is not.
+    """
+    kind, place = without_none(FIELDS[name].type), f"search: {name}"
+    ranges = {Real: REAL_KINDS, Whole: WHOLE_KINDS}.get(kind, ())
+    rule = " or ".join((*ranges, "choice"))
+    fix = "It is a whole number." if kind == Whole else "Write {choice: [...]}."
+    known = domain.kind not in (*REAL_KINDS, *WHOLE_KINDS) or domain.kind in ranges
+    require(known, place, rule, domain.kind, fix)

@@ -99,6 +99,8 @@ def setting(
         below=below,
         fix=fix or f"The default is {default}.",
     )
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=default.copy, metadata={"rule": rule})
     return dataclasses.field(default=default, metadata={"rule": rule})
 
 
@@ -127,21 +129,29 @@ def check(group: Any) -> None:
         InputError: For the first that is out of range.
     """
     for field in dataclasses.fields(group):
-        if "rule" not in field.metadata:
-            continue
-        value, rule, kind = getattr(group, field.name), rule_of(field), without_none(field.type)
-        if value is None:
-            continue
-        if typing.get_origin(kind) is Literal:
-            known = typing.get_args(kind)
-            words = "one of " + ", ".join(known)
-            require(value in known, field.name, words, value, f"Try {known[0]}.")
-        if isinstance(value, tuple | str):
-            continue
-        require(_is_within(value, rule), field.name, _range(rule), value, rule.fix)
-        if isinstance(value, int):
-            fix = "The table holds no larger number."
-            require(value < _LARGEST, field.name, "less than 2**63", value, fix)
+        if "rule" in field.metadata:
+            check_value(field, getattr(group, field.name))
+
+
+def check_value(field: "dataclasses.Field[Any]", value: Any) -> None:
+    """Check one value of a setting by itself.
+
+    Raises:
+        InputError: If it is out of range.
+    """
+    rule, kind = rule_of(field), without_none(field.type)
+    if value is None:
+        return
+    if typing.get_origin(kind) is Literal:
+        known = typing.get_args(kind)
+        words = "one of " + ", ".join(known)
+        require(value in known, field.name, words, value, f"Try {known[0]}.")
+    if isinstance(value, tuple | str | dict):
+        return
+    require(_is_within(value, rule), field.name, _range(rule), value, rule.fix)
+    if isinstance(value, int):
+        fix = "The table holds no larger number."
+        require(value < _LARGEST, field.name, "less than 2**63", value, fix)
 
 
 def _is_within(value: float, rule: Rule) -> bool:

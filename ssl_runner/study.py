@@ -1,7 +1,7 @@
 """A sweep from a study file or from flags: flat YAML keys, checked types, one-line errors."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ssl_runner.config import (
     TrialConfig,
 )
 from ssl_runner.errors import InputError, did_you_mean, shown
+from ssl_runner.search.domains import REAL_KINDS, WHOLE_KINDS, Domain, read_domain
 
 FILE_KEYS = tuple(FILE_FIELDS)
 SWEEP_KEYS = tuple(
@@ -30,14 +31,13 @@ KEYS = SWEEP_KEYS + FILE_KEYS + TRIAL_KEYS
 
 
 @cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
 def _explain(error: ValidationError) -> str:
     """The first of pydantic's errors in one line."""
-    first = error.errors()[0]
-    cause = first.get("ctx", {}).get("error")
+    first, cause = error.errors()[0], _cause(error)
     parts = [str(part) for part in first["loc"] if not str(part).startswith("function-")]
     if parts and parts[0] in (
         *GROUPS,
@@ -47,9 +47,19 @@ def _explain(error: ValidationError) -> str:
     if isinstance(cause, ValueError) and not parts:
         return str(cause)
     place = ".".join(parts)
-    message = str(cause) if isinstance(cause, ValueError) else first["msg"]
-    rule = message[0].lower() + message[1:]
-    return f"{place}: {rule}, got {shown(first['input'])}. See --help for what it takes."
+    return f"{place}: {_rule(error)}, got {shown(first['input'])}. See --help for what it takes."
+
+
+def _cause(error: ValidationError) -> object:
+    """What was raised by a check of ours, if the first of pydantic's errors is such a one."""
+    return error.errors()[0].get("ctx", {}).get("error")
+
+
+def _rule(error: ValidationError) -> str:
+    """The rule that the first of pydantic's errors states."""
+    cause = _cause(error)
+    message = str(cause) if isinstance(cause, ValueError) else error.errors()[0]["msg"]
+    return message[0].lower() + message[1:]
 
 
 def _listed(value: object) -> str:
@@ -70,6 +80,72 @@ def _elastic(trial: dict[str, object]) -> dict[str, object]:
             "Try [1, 2]."
         )
     return trial | {"min_workers": workers[0], "num_workers": workers[1]}
+
+
+def _typed(where: str, name: str, values: Iterable[object]) -> tuple[Any, ...]:
+    """Values of a setting, each of its type. Names that are unknown are left to `SweepConfig`.
+
+    Raises:
+        InputError: If one is of another type.
+    """
+    if name not in FIELDS:
+        return tuple(values)
+    typed = []
+    kind: Any = FIELDS[name].type
+    for value in values:
+        try:
+            typed.append(_adapter(kind).validate_python(value))
+        except ValidationError as error:
+            raise InputError(f"{where}: {name}: {_rule(error)}, got {shown(value)}.") from None
+    return tuple(typed)
+
+
+def _mapping(key: str, written: object, example: str) -> Mapping[str, object]:
+    """A map of settings.
+
+    Raises:
+        InputError: If it is none.
+    """
+    if isinstance(written, Mapping):
+        return {str(name): value for name, value in written.items()}
+    raise InputError(f"{key} must be a map of settings, got {shown(written)}. Write {key}: {example}.")
+
+
+def _grid(written: object, beside: Mapping[str, object]) -> dict[str, tuple[Any, ...]]:
+    """A study's grid, each value of its setting's type.
+
+    Raises:
+        InputError: If it is no map of lists, or has a setting that is beside it too.
+    """
+    grid = {}
+    for name, values in _mapping("grid", written, "{lr: [0.001, 0.003]}").items():
+        if name in beside and name in FIELDS:
+            raise InputError(f"{name} is given twice, in grid and beside it. Keep one.")
+        if not isinstance(values, list | tuple):
+            raise InputError(
+                f"grid: {name} must be a list, got {shown(values)}. Did you mean {_listed(values)}?"
+            )
+        grid[name] = _typed("grid", name, values)
+    return grid
+
+
+def _search(written: object) -> dict[str, Domain]:
+    """A study's searched settings, each with its domain, of its setting's type.
+
+    Raises:
+        InputError: If it is no map of domains.
+    """
+    search = {}
+    for name, domain in _mapping("search", written, "{lr: {log_uniform: [0.0001, 0.01]}}").items():
+        if name not in FIELDS:
+            search[name] = Domain("choice", ())  # unknown: refused by its name
+            continue
+        kind, values = read_domain(name, domain)
+        is_range = kind in (*REAL_KINDS, *WHOLE_KINDS)
+        if is_range and any(value is None or isinstance(value, bool) for value in values):
+            raise InputError(f"search: {name}: {kind} must be of numbers, got {shown(values)}.")
+        search[name] = Domain(kind, _typed("search", name, values))
+    return search
 
 
 def _unfolded(settings: Mapping[str, object]) -> dict[str, object]:
@@ -123,6 +199,16 @@ def sweep_from_settings(settings: Mapping[str, object]) -> SweepConfig:
                 f"{axis} must be a list, got {shown(nested[axis])}. "
                 f"Did you mean {_listed(nested[axis])}?"
             )
+    for key in (name for name in TRIAL_KEYS if name != "num_workers"):
+        values = settings.get(key)
+        if isinstance(values, list | tuple) and len(values) > 1:
+            raise InputError(
+                f"{key} takes one value here, got {_listed(values)}. Several are an axis: "
+                f"grid: {{{key}: {_listed(values)}}}"
+            )
+    for key, read in (("grid", lambda value: _grid(value, settings)), ("search", _search)):
+        if nested.get(key) is not None:
+            nested[key] = read(nested[key])
     try:
         trial = _elastic({key: settings[key] for key in TRIAL_KEYS if key in settings})
         grouped: dict[str, dict[str, object]] = {}

@@ -8,7 +8,7 @@ import pandas as pd
 from ssl_runner.config import AXES, SweepConfig, TrialConfig
 from ssl_runner.identity import Trial
 from ssl_runner.results import TRIALS, ResultsFolder
-from ssl_runner.results.schema import identity_columns
+from ssl_runner.results.schema import SEARCH_COLUMNS, identity_columns
 from ssl_runner.study import KEYS
 
 
@@ -24,6 +24,7 @@ def trial_row(config: TrialConfig, sweep: str = "s", **figures: Any) -> dict[str
         "status": "finished",
         "error": None,
         "question": "why?",
+        **dict.fromkeys(SEARCH_COLUMNS),
         "labeled_images": round(60000 * config.data.label_fraction),
         "unlabeled_images": 60000 - round(60000 * config.data.label_fraction),
         "validation_images": 10000,
@@ -126,6 +127,8 @@ def sweep_settings(sweep: SweepConfig) -> dict[str, object]:
     """The flat keys of a study file; `sweep_from_settings` is the way back."""
     everything = {**vars(sweep), **vars(sweep.files), **sweep.trial.flat()}
     assert set(KEYS) < {*everything, *AXES}
+    everything["grid"] = {name: list(values) for name, values in sweep.grid.items()}
+    everything["search"] = {name: domain.plain() for name, domain in sweep.search.items()}
     return {
         key: list(everything[key]) if isinstance(everything[key], tuple) else everything[key]
         for key in KEYS

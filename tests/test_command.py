@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 
 from ssl_runner.command import Command, parse, run_main
-from ssl_runner.config import FIELDS, FILE_FIELDS, SweepConfig, TrialConfig
+from ssl_runner.config import FIELDS, FILE_FIELDS, OF_A_SEARCH, SweepConfig, TrialConfig
 from ssl_runner.errors import InputError
 from ssl_runner.methods.settings import HYPERPARAMETERS
 from ssl_runner.settings import rule_of
@@ -50,6 +50,18 @@ FLAGS: dict[str, tuple[str, object]] = {
     "methods": ("pass fixmatch", ["pass", "fixmatch"]),
     "seeds": ("3 0", [3, 0]),
     "split_seeds": ("4", [4]),
+    "grid": ("{lr:[1e-3,0.01]}", {"lr": [0.001, 0.01]}),
+    "search": ("{lr:{log_uniform:[1e-4,0.01]}}", {"lr": {"log_uniform": [0.0001, 0.01]}}),
+    "samples": ("5", 5),
+    "searcher": ("random", "random"),
+    "search_seed": ("7", 7),
+    "objective": ("accuracy", "accuracy"),
+    "search_seconds": ("90", 90.0),
+    "scheduler": ("asha", "asha"),
+    "grace_steps": ("40", 40),
+    "reduction": ("4", 4),
+    "large_holdout": ("", True),
+    "untuned": ("", True),
     "cpus_per_trial": ("4", 4.0),
     "checkpoint_steps": ("50", 50),
     "gpus_per_trial": ("8", 8.0),
@@ -116,10 +128,24 @@ FLAGS: dict[str, tuple[str, object]] = {
 }
 
 
+A_SEARCH: dict[str, object] = {
+    "search": {"dropout": {"uniform": [0, 0.5]}},
+    "samples": 2,
+    "holdout": 60,
+}
+NEEDS: dict[str, dict[str, object]] = {
+    **dict.fromkeys(OF_A_SEARCH, A_SEARCH),
+    "grace_steps": A_SEARCH | {"scheduler": "median"},
+    "search": {name: A_SEARCH[name] for name in ("samples", "holdout")},
+}
+"""What a setting needs beside it."""
+
+
 def test_every_setting_has_a_flag() -> None:
     assert FLAGS.keys() == set(KEYS)
     of_sgd = {"optimizer_momentum", "nesterov"}
-    for flags in (FLAGS.keys() - of_sgd, FLAGS.keys() - {"beta1", "beta2", "eps"}):
+    others = FLAGS.keys() - NEEDS.keys() - {"grid"}
+    for flags in (others - of_sgd, others - {"beta1", "beta2", "eps"}):
         chosen = FLAGS if of_sgd.isdisjoint(flags) else FLAGS | {"optimizer": ("SGD", "SGD")}
         arguments = []
         for key in flags:
@@ -137,6 +163,7 @@ def test_a_flag_changes_its_setting_alone(key: str) -> None:
     others |= {name: [made] if name == "model" else made for name, made in TAKERS.get(key, {}).items()}
     if "model" in others:
         others["models"] = others.pop("model")
+    others |= NEEDS.get(key, {})
     others.pop(key, None)
     arguments = ["--" + key.replace("_", "-"), *text.split()]
     for name, made in others.items():
@@ -377,8 +404,8 @@ def test_values_that_train_does_not_take(arguments: tuple[str, ...], message: st
         (("-x",), "unknown flag '-x'. See --help."),
         (("--epoc", "3"), "unknown flag '--epoc'. Did you mean --epochs?"),  # no abbreviations
         (("a.yaml", "b.yaml"), "unknown argument 'b.yaml'. See --help."),
-        (("--lr",), "argument --lr: expected one argument. See --help."),
-        (("--lr", "-1e-3"), "argument --lr: expected one argument. See --help."),
+        (("--lr",), "argument --lr: expected at least one argument. See --help."),
+        (("--lr", "-1e-3"), "argument --lr: expected at least one argument. See --help."),
         (("--seeds",), "argument --seeds: expected at least one argument. See --help."),
         (("--smoke=1",), "argument --smoke: ignored explicit argument '1'. See --help."),
         # Values

@@ -969,7 +969,7 @@ def sweep_or_a_line(study: Path, content: bytes) -> None:
         return
     assert message.startswith(f"{study}: ")
     assert len(message.splitlines()) == 1
-    assert len(message) < 1000
+    assert len(message) < 1500
     assert cause is None  # and no traceback of what lies beneath
 
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent / "ssl_runner"
 # and the settings of a room are below all rooms: `config` is made of them.
 ROOMS = (
     *("ssl_runner", "lazy", "errors", "labels", "metrics", "checkpoint_name", "time_limit", "testing"),
-    *("settings", "imports", "keyed_random", "selection", "cache", "storage"),
+    *("settings", "search", "imports", "keyed_random", "selection", "cache", "storage"),
     *("config", "identity", "study", "command"),
     *("split", "datasets", "sampler", "loader", "image_files", "parquet_shards"),
     *("augment", "models", "methods", "train", "suited", "checkpoint", "results"),

@@ -91,6 +91,12 @@ precision string
 compile bool
 num_workers int64
 min_workers int64
+role string
+search_group string
+sample int64
+holdout_labels int64
+holdout_correct binary
+search string
 validation string
 labeled_images int64
 unlabeled_images int64

@@ -21,7 +21,7 @@ from ssl_runner.errors import InputError
 from ssl_runner.report import charts, words
 from ssl_runner.report.pictures import Picture, environment, picture, time_now
 from ssl_runner.report.rerun import command_of, value_text
-from ssl_runner.results import compare, label_curve
+from ssl_runner.results import compare, compared_rows, label_curve
 from ssl_runner.results.schema import SETTING_COLUMNS
 from ssl_runner.storage import write_whole
 
@@ -48,7 +48,7 @@ def make_charts(trials: pd.DataFrame, epochs: pd.DataFrame) -> dict[str, charts.
     keys = words.keys_of(compared)
     configurations = [words.configuration(row, keys) for row in compared.to_dict("records")]
     drawn = configurations[: charts.MOST_CURVES]
-    done = named[named["status"] == "finished"]
+    done = compared_rows(named)
     identity = named[["sweep", "trial_id", "configuration"]]
     full = compared.loc[compared["config"] == "full", "test_accuracy_mean"]
     line = float(full.iloc[0]) if len(full) == 1 else None  # with several, no line
@@ -103,7 +103,7 @@ def render_page(
     keys = words.keys_of(compared)
     made = make_charts(trials, epochs)
     records = compared.to_dict("records")
-    done = trials[trials["status"] == "finished"]
+    done = compared_rows(trials)
     configurations = [words.configuration(row, keys) for row in records]
     references = words.differences(compared)
     is_known = dataset is not None and set(trials["data_digest"].dropna()) == {dataset.digest}

@@ -1,12 +1,22 @@
 """The command that runs a sweep again, read off its rows."""
 
 import functools
+import itertools
+import json
 import shlex
 from typing import Any
 
 import pandas as pd
 
-from ssl_runner.config import AXES, DETERMINING, FIELDS, SweepConfig, TrialConfig
+from ssl_runner.config import (
+    AXES,
+    DETERMINING,
+    FIELDS,
+    NEVER_AN_AXIS,
+    SEARCH_KEYS,
+    SweepConfig,
+    TrialConfig,
+)
 
 
 def command_of(rows: pd.DataFrame) -> str:
@@ -14,6 +24,7 @@ def command_of(rows: pd.DataFrame) -> str:
     arguments = ["--name", str(rows["sweep"].iloc[0])]
     for question in rows["question"].dropna().head(1):
         arguments += ["--question", str(question)]
+    search = _search(rows)
     arguments += [
         "--configs",
         *(name for name in ("full", "partial") if (rows["config"] == name).any()),
@@ -23,33 +34,57 @@ def command_of(rows: pd.DataFrame) -> str:
         among = partial if single in ("label_fraction", "method") and len(partial) else rows
         values = list(dict.fromkeys(among[single].sort_values().tolist()))
         default = [*(getattr(SweepConfig(), axis) or ())]
-        if axis == "split_seeds" and (rows["seed"] == rows["split_seed"]).all():
+        if axis in ("seeds", "split_seeds") and search:  # a search's rows are under its own seed
+            values = search.get(axis, default)
+        elif axis == "split_seeds" and (rows["seed"] == rows["split_seed"]).all():
             continue
         if values != default and not (single == "label_fraction" and partial.empty):
             arguments += [f"--{axis.replace('_', '-')}", *(value_text(value) for value in values)]
     full_methods = list(dict.fromkeys(rows[rows["config"] == "full"]["method"].sort_values()))
     if full_methods not in ([], ["pass"]):
         arguments += ["--full-methods", *full_methods]
+    chosen = search.get("search", {})
+    as_they_stand = rows[rows["role"] == "default"] if chosen else rows
     for field in FIELDS.values():
         if field.name in AXES.values():
             continue
-        taken = _taken(rows, field.name)
-        if len(set(taken)) == 1 and taken[0] != field.default:
-            arguments += [f"--{field.name.replace('_', '-')}", value_text(taken[0])]
+        among = as_they_stand if field.name in chosen else rows
+        values = _values(among, field.name)
+        if field.name in NEVER_AN_AXIS and len(values) > 1:
+            continue
+        if values not in ([], [field.default]):
+            arguments += [f"--{field.name.replace('_', '-')}", *map(value_text, values)]
+    for name in SEARCH_KEYS:
+        if name in search:
+            value = search[name]
+            text = json.dumps(value) if isinstance(value, dict) else value_text(value)
+            arguments += [f"--{name.replace('_', '-')}", text]
     return "python -m ssl_runner.tune " + shlex.join(arguments)
 
 
-def _taken(rows: pd.DataFrame, name: str) -> list[Any]:
-    """The values that a setting was given, without the defaults of models, methods and optimizers."""
-    values = []
+def _search(rows: pd.DataFrame) -> dict[str, Any]:
+    """The search of the trial that ended last, as the rows have it; empty without one."""
+    of_search = rows[rows["search"].notna()].sort_values("ended_at", na_position="first")
+    return {} if of_search.empty else dict(json.loads(of_search["search"].iloc[-1]))
+
+
+def _values(rows: pd.DataFrame, name: str) -> list[Any]:
+    """The values that a setting was given, without the defaults of models, methods and optimizers;
+    with them where it is an axis: where trials differ that would have the same one."""
+    given: list[Any] = []
+    by_chosen: dict[tuple[Any, ...], list[Any]] = {}
     chosen = zip(*(rows[each] for each in _CHOSEN), strict=True)
     for each, value in zip(chosen, rows[name], strict=True):
-        if pd.isna(value) or (FIELDS[name].default is None and value == _own(*each)[name]):
+        if pd.isna(value) or (name == "order" and each[_CHOSEN.index("method")] != "pass"):
             continue
-        if name == "order" and each[_CHOSEN.index("method")] != "pass":
-            continue
-        values.append(value)
-    return values
+        if name in _CHOSEN:
+            each = tuple(part for part, own in zip(each, _CHOSEN, strict=True) if own != name)
+            given.append(value)
+        elif FIELDS[name].default is not None or value != _own(*each)[name]:
+            given.append(value)
+        by_chosen.setdefault(each, []).append(value)
+    several = [values for values in by_chosen.values() if len(set(values)) > 1]
+    return sorted(set(itertools.chain(*several) if several else given))
 
 
 _CHOSEN = (*DETERMINING, "schedule", "order")

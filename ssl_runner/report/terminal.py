@@ -128,7 +128,9 @@ def print_as(form: str, trials: "pd.DataFrame", console: Console, baseline: str 
 
 def print_comparison(trials: "pd.DataFrame", console: Console, baseline: str | None = None) -> None:
     """Print the comparison, the label curve, and each failed trial with its reason."""
-    if (trials["status"] == "finished").any():
+    from ssl_runner.results import compared_rows
+
+    if len(compared_rows(trials)):
         _print_whole(comparison_table(trials, baseline=baseline), console)
         if (bars := label_bars(trials)) is not None:
             console.print()
@@ -182,6 +184,8 @@ def print_extrapolation(
 def watch(results: "ResultsFolder", sweep: str | None, console: Console, seconds: float = 1.0) -> None:
     """Follow a sweep that another process runs, until it ends: a live table, or a line for each trial
     if the output is not a terminal."""
+    from ssl_runner.results import compared_rows
+
     with Live(console=console, transient=True, refresh_per_second=2) as live:
         seen: set[str] = set()
         while results.is_running(sweep):
@@ -195,7 +199,7 @@ def watch(results: "ResultsFolder", sweep: str | None, console: Console, seconds
                 "checkpoint"
                 for trial_id, last in results.under_way(sweep).items()
             ]
-            table = [comparison_table(trials)] if (trials["status"] == "finished").any() else []
+            table = [comparison_table(trials)] if len(compared_rows(trials)) else []
             live.update(Group(*table, Text("\n".join(lines))))
             time.sleep(seconds)
 

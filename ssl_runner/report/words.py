@@ -109,7 +109,9 @@ def with_spread(row: Row, name: str) -> str:
 
 def caption(trials: "pd.DataFrame", compared: "pd.DataFrame") -> str:
     """How to read the figures of a comparison."""
-    done = trials[trials["status"] == "finished"]
+    from ssl_runner.results import compared_rows
+
+    done = compared_rows(trials)
     text = "Accuracies in %, losses in nats, "
     if (compared["n"] <= 1).all():
         text += "one seed each, so no standard deviation and no interval can be given"

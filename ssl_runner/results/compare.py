@@ -1,5 +1,6 @@
 """Trials compared: averaged over their seeds, and each against its own reference."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,11 +25,30 @@ _BY = {name: by for by, names in DETERMINING.items() for name in names} | {"orde
 _OF_METHOD = (*HYPERPARAMETERS, "order")
 
 
+def compared_rows(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials that may be compared: those that finished, without the samples of searches, whose
+    validation chose among them. Where a sweep has finals, these alone.
+
+    Args:
+        trials: Rows as in `results/trials`.
+    """
+    done = trials[trials["status"] == "finished"]
+    with_finals = set(done.loc[done["role"] == "final", "sweep"])
+    is_in = (done["role"] == "final") | (done["role"].isna() & ~done["sweep"].isin(with_finals))
+    return done[is_in]
+
+
+def searched_settings(trials: pd.DataFrame) -> list[str]:
+    """The settings that any search among these rows chose."""
+    records = map(json.loads, trials["search"].dropna().unique())
+    return list(dict.fromkeys(name for record in records for name in record["search"]))
+
+
 def compare(trials: pd.DataFrame, baselines: Sequence[str] = ("full", "pass")) -> pd.DataFrame:
     """The table the notebook ends with: full against each fraction, averaged over the seeds.
 
     Args:
-        trials: Rows as in `results/trials`; those that did not finish are left out.
+        trials: Rows as in `results/trials`, of which `compared_rows` are.
         baselines: What the others are compared with: `full`, or methods of the partial trials.
 
     Returns:
@@ -52,9 +72,10 @@ def compare(trials: pd.DataFrame, baselines: Sequence[str] = ("full", "pass")) -
                 f"the baseline must be one of {', '.join(known)}, got {name!r}. "
                 "It is full, or a method of these trials."
             )
-    done = trials[trials["status"] == "finished"]
+    done = compared_rows(trials)
     varying = _varying(done)
     shared = [name for name in varying if name not in (*HYPERPARAMETERS, "sources")]
+    searched = searched_settings(done)
     same_labels = ["model", "label_fraction", *_SEEDS, *(set(shared) - {"order"})]
     for name in baselines:
         is_full = name == "full"
@@ -63,7 +84,7 @@ def compare(trials: pd.DataFrame, baselines: Sequence[str] = ("full", "pass")) -
         if is_full:
             reference &= done["config"] == "full"
         keys = ["model", "seed", *shared] if is_full else same_labels
-        done = _paired(done, reference, keys, f"to_{name}")
+        done = _paired(done, reference, keys, f"to_{name}", searched)
     aggregates: dict[str, Any] = {"labeled_images": ("labeled_images", "first")}
     for name in (*COMPARED, *(f"to_{baseline}" for baseline in baselines)):
         aggregates[f"{name}_mean"] = (name, "mean")
@@ -108,13 +129,23 @@ def _sort_key(column: pd.Series) -> pd.Series:
     return column
 
 
-def _paired(done: pd.DataFrame, is_reference: pd.Series, keys: list[str], name: str) -> pd.DataFrame:
-    """With one more column: the test accuracy less that of the reference trial of the same keys."""
-    reference = done[is_reference].drop_duplicates(keys)
-    reference = reference[[*keys, "test_accuracy"]].rename(columns={"test_accuracy": "reference"})
-    merged = done.merge(reference, on=keys, how="left")
-    merged[name] = merged["test_accuracy"] - merged.pop("reference")
-    return merged
+def _paired(
+    done: pd.DataFrame, is_reference: pd.Series, keys: list[str], name: str, searched: list[str]
+) -> pd.DataFrame:
+    """With one more column: the test accuracy less that of the reference trial of the same keys.
+
+    Settings that a search chose are no keys: a tuned method is compared with a tuned reference.
+    """
+    keyed, records = done[keys].copy(), done["search"].fillna("")
+    for setting in set(keys) & set(searched):
+        is_chosen = {each: setting in json.loads(each)["search"] if each else False for each in records}
+        keyed[setting] = [
+            None if is_chosen[record] else value
+            for record, value in zip(records, keyed[setting], strict=True)
+        ]
+    reference = keyed[is_reference].assign(reference=done["test_accuracy"]).drop_duplicates(keys)
+    found = keyed.merge(reference, on=keys, how="left")["reference"]
+    return done.assign(**{name: done["test_accuracy"].to_numpy() - found.to_numpy()})
 
 
 def _add_interval(table: pd.DataFrame, name: str) -> None:
@@ -134,7 +165,7 @@ def label_curve(trials: pd.DataFrame) -> pd.DataFrame:
     """Test accuracy against the number of labeled images.
 
     Args:
-        trials: Rows as in `results/trials`; those that did not finish are left out.
+        trials: Rows as in `results/trials`, of which `compared_rows` are.
 
     Returns:
         A row per model, method, any other setting that varies except seeds, and number of labeled
@@ -142,8 +173,9 @@ def label_curve(trials: pd.DataFrame) -> pd.DataFrame:
         Full is the last point of every method's curve: trained with that method, or else with
         `pass`, as where no image without a label remains.
     """
-    done = trials[trials["status"] == "finished"]
-    varying = _varying(done)
+    done = compared_rows(trials)
+    searched = searched_settings(done)  # chosen anew for each number of labels
+    varying = [name for name in _varying(done) if name not in searched]
     full, partial = (done[done["config"] == config] for config in ("full", "partial"))
     # Where images without a label remain, full is trained with other methods too.
     own, full = full[full["method"] != "pass"], full[full["method"] == "pass"]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ssl_runner.errors import InputError
+from ssl_runner.results.compare import compared_rows
 
 FEWEST = 4
 """A curve needs at least so many numbers of labeled images: it has three parameters."""
@@ -51,16 +52,16 @@ class LabelCurve:
 
     @classmethod
     def fit(cls, trials: pd.DataFrame, method: str = "pass") -> "LabelCurve":
-        """Fit the test accuracy of every trial of one model, each as one point.
+        """Fit the test accuracy of every trial of one model that may be compared, each as one point.
 
         Args:
-            trials: Rows as in `results/trials`; those that did not finish are left out.
+            trials: Rows as in `results/trials`; only `compared_rows` count.
             method: The method of the partial trials; full belongs to every method.
 
         Raises:
             InputError: If the rows do not support it.
         """
-        done = trials[trials["status"] == "finished"]
+        done = compared_rows(trials)
         done = done[(done["method"] == method) | (done["config"] == "full")]
         models = sorted(set(done["model"]))
         if len(models) > 1:

@@ -10,10 +10,11 @@ from ssl_runner.identity import Trial
 from ssl_runner.metrics import METRICS
 from ssl_runner.settings import Real, Text, Whole, rule_of, without_none
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """A version has columns that the one before lacks: they are null in older rows. Version 3 has
 `settings_id` and `sources`, and other names for the columns in `RENAMED`; version 4 has macro-averaged
-accuracies, what a data set left out, and the file of the trained model."""
+accuracies, what a data set left out, and the file of the trained model; version 5 has a trial's place
+in a search, and the status `stopped`."""
 
 RENAMED = {"passed": "unlabeled_batches_skipped", "mistakes": "misclassified"}
 """Columns of older versions, each with its current name, under which it is read."""
@@ -68,14 +69,36 @@ def _metric_columns(of_the_best: bool) -> dict[str, tuple[pa.DataType, str]]:
     }
 
 
+SEARCH_COLUMNS = {
+    "role": (
+        _TEXT,
+        "search: a sample; final: the best sample's settings under a fresh seed; default: the "
+        "settings as they stand, beside the finals; null: no search",
+    ),
+    "search_group": (_TEXT, "what the samples of one choice share, in words; null: no search"),
+    "sample": (_WHOLE, "number of the sample in its group, from 0; null: not a sample"),
+    "holdout_labels": (
+        _WHOLE,
+        "labels that the choice itself cost: those of the validation images; null: no search",
+    ),
+    "holdout_correct": (
+        pa.binary(),
+        "a bit for each validation image, the first one highest: whether it is classified correctly, "
+        "best epoch; null: not a sample",
+    ),
+    "search": (_TEXT, "the search: a study's keys for it, as JSON; null: no search"),
+}
+"""What a row says of its trial's place in a search."""
+
 TRIALS = _schema(
     IDENTITY
     | {
-        "status": (_TEXT, "finished or failed"),
+        "status": (_TEXT, "finished, failed, or stopped: by a search's scheduler, before its budget"),
         "error": (_TEXT, "why the trial failed; null: it did not"),
         "question": (_TEXT, "the sweep's question; null: it states none"),
     }
     | SETTING_COLUMNS
+    | SEARCH_COLUMNS
     | {
         "validation": (
             _TEXT,

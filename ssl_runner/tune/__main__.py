@@ -24,7 +24,7 @@ def print_plan(command: Command) -> None:
         steps, epochs = trial.budget.max_steps, trial.budget.epochs
         budget = f"{steps} steps" if steps else str(epochs)
         workers, split_seed = str(trial.compute.num_workers), str(trial.data.split_seed)
-        table.add_row(trial.settings_id, trial.description, split_seed, budget, workers)
+        table.add_row(trial.settings_id, sweep.describe(trial), split_seed, budget, workers)
     console = wide_console()
     console.print(table)
     if sweep.trial.data.dataset == "fashion_mnist" and sweep.files.labels_file is None:

@@ -37,9 +37,17 @@ class SweepProgress:
         trials: The trials that are to run.
         work: The most work that each has to do, from `work_of`, by its id.
         console: Where to print.
+        describe: What to call a trial.
     """
 
-    def __init__(self, trials: Sequence[Trial], work: Mapping[str, int], console: Console) -> None:
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        work: Mapping[str, int],
+        console: Console,
+        describe: Callable[[TrialConfig], str] = lambda config: config.description,
+    ) -> None:
+        self.names = {trial.trial_id: describe(trial.config) for trial in trials}
         self.configs = {trial.trial_id: trial.config for trial in trials}
         self.work = {trial_id: work[trial_id] for trial_id in self.configs}
         self.console = console
@@ -75,7 +83,7 @@ class SweepProgress:
             config = self.configs[trial_id]
             unit = "" if config.budget.max_steps else "epoch "
             self._say(
-                f"{config.description}: {unit}{_place(config, metrics)}, "
+                f"{self.names[trial_id]}: {unit}{_place(config, metrics)}, "
                 f"train {metrics['train_loss']:.3f} / {metrics['train_accuracy']:.2%}, "
                 f"validation {metrics['validation_loss']:.3f} / "
                 f"{metrics['validation_accuracy']:.2%}, "
@@ -87,9 +95,9 @@ class SweepProgress:
         self.running.pop(trial_id, None)
         self.ended[trial_id] = status
         if error:
-            self._say(f"{self.configs[trial_id].description}: {status}: {error}")
+            self._say(f"{self.names[trial_id]}: {status}: {error}")
         elif not self.live:
-            self._say(f"{self.configs[trial_id].description}: {status}, {self._left()}")
+            self._say(f"{self.names[trial_id]}: {status}, {self._left()}")
 
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -118,10 +126,10 @@ class SweepProgress:
         for trial_id, metrics in tuple(self.running.items()):
             config = self.configs[trial_id]
             if metrics is None:
-                table.add_row(config.description, _place(config, None), "–", "–", "–")
+                table.add_row(self.names[trial_id], _place(config, None), "–", "–", "–")
                 continue
             table.add_row(
-                config.description,
+                self.names[trial_id],
                 _place(config, metrics),
                 f"{metrics['images_per_second']:,.0f}",
                 f"{metrics['validation_loss']:.3f}",

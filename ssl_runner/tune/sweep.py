@@ -102,7 +102,7 @@ def _pending(sweep: _Sweep, matches: Matches) -> list[Trial]:
     if command.fresh:
         sweep.results.remove_leftovers(sweep.name, ())
         return trials
-    done = {"finished"} if command.retry_failed else {"finished", "failed"}
+    done = {"finished", "stopped"} | (set() if command.retry_failed else {"failed"})
     pending = [trial for trial in trials if matches.status(trial) not in done]
     if len(pending) < len(trials):
         skipped = len(trials) - len(pending)
@@ -132,7 +132,8 @@ def _run(sweep: _Sweep, matches: Matches, pending: Sequence[Trial]) -> None:
         check_fits(command.sweep, cluster)
         check_shared(results.location, is_local(results.filesystem), cluster)
         _clear(sweep, matches, pending)
-        with SweepProgress(pending, work, sweep.console) as progress:
+        describe = command.sweep.describe
+        with SweepProgress(pending, work, sweep.console, describe) as progress:
             _tune(sweep, pending, cluster, loggers, progress)
         stop_if_asked()
 
@@ -161,7 +162,7 @@ def _check_trials(sweep: _Sweep, trials: Sequence[Trial]) -> dict[str, int]:
             prepared = prepare(trial.config, dataset)
             pools[key] = Pools(len(prepared.labeled), len(prepared.unlabeled))
         steps, warmup = steps_of(trial.config, pools[key]), trial.config.optimizer.warmup_steps
-        rule = f"less than the {steps} steps of {trial.config.description}"
+        rule = f"less than the {steps} steps of {sweep.command.sweep.describe(trial.config)}"
         require(warmup < steps, "warmup_steps", rule, warmup, "Train longer, or leave it out.")
         work[trial.trial_id] = work_of(trial.config, pools[key])
     return work
@@ -238,7 +239,7 @@ def _tune(
             max_concurrent_trials=_concurrent(config, cluster),
             reuse_actors=True,  # a process imports torch once, not once a trial
             trial_dirname_creator=lambda trial: trial.trial_id,
-            trial_name_creator=lambda trial: trial_of(trial).config.description,
+            trial_name_creator=lambda trial: config.describe(trial_of(trial).config),
         ),
         run_config=tune.RunConfig(
             name=config.name,
@@ -298,4 +299,4 @@ def _conclude(sweep: _Sweep) -> int:
             "deleted meanwhile. The same command runs them again.",
             style="red",
         )
-    return int(any(matches.status(trial) != "finished" for trial in sweep.trials))
+    return int(any(matches.status(trial) in (None, "failed") for trial in sweep.trials))
