@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from ssl_runner.train.evaluation import evaluate as evaluate
     from ssl_runner.train.loop import fit as fit
     from ssl_runner.train.values import FitResult as FitResult
+    from ssl_runner.train.values import Rungs as Rungs
+    from ssl_runner.train.values import Stopped as Stopped
 
 __getattr__ = lazy_names(
     __name__,
     {
         "Evaluation": "evaluation",
         "FitResult": "values",
+        "Rungs": "values",
+        "Stopped": "values",
         "TrialData": "data",
         "evaluate": "evaluation",
         "fit": "loop",

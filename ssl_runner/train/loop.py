@@ -1,7 +1,7 @@
 """The training loop, in plain PyTorch: one process or a rank among many, without Ray."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -24,9 +24,9 @@ from ssl_runner.train.data import TrialData
 from ssl_runner.train.device import compile_in_place, dtype_of, resident, resolve_precision
 from ssl_runner.train.evaluation import Evaluation, evaluate
 from ssl_runner.train.optimizer import build_optimizer
-from ssl_runner.train.ranks import check_agreement, rank_and_size
+from ssl_runner.train.ranks import check_agreement, rank_and_size, sum_over_ranks
 from ssl_runner.train.step import WEIGHTS, Learner, averaged_model, group_by_step
-from ssl_runner.train.values import FitResult, Progress, Sums
+from ssl_runner.train.values import RUNG, FitResult, Progress, Rungs, Stopped, Sums
 
 # K = classes
 
@@ -45,6 +45,7 @@ def fit(
     resume: dict[str, Any] | None = None,
     trial_id: str | None = None,
     checkpoint_steps: int | None = None,
+    rungs: Rungs | None = None,
 ) -> FitResult:
     """Train one trial to its end: the same function for one process and for a rank among many.
 
@@ -59,17 +60,19 @@ def fit(
         trial_id: Identifies the trial; a state of another one is refused. None: the id of the
             settings.
         checkpoint_steps: Optimizer steps between reports in mid-epoch; None: none in mid-epoch.
+        rungs: Where else it is evaluated, and asked whether it goes on; None: nowhere.
 
     Returns:
         The result; equal on every rank.
 
     Raises:
+        Stopped: On every rank, if it was told at a rung not to go on.
         FloatingPointError: If a loss of an epoch, or a weight after it, is not finite.
         ValueError: If `resume` comes from another config, or there is no compiler for `compile`.
     """
     training = Training(config, data, device, group, resume, trial_id)
     while not training.is_finished():
-        training.train_epoch(report, checkpoint_steps)
+        training.train_epoch(report, checkpoint_steps, rungs)
         metrics = training.close_epoch()
         report(metrics, training.state())
     return training.result()
@@ -231,27 +234,85 @@ class Training:
             and self.progress.steps >= self.config.budget.max_steps
         )
 
-    def train_epoch(self, report: Report, checkpoint_steps: int | None) -> None:
-        """Train on the rest of the epoch's batches, or of the budget in steps."""
+    def train_epoch(
+        self, report: Report, checkpoint_steps: int | None, rungs: Rungs | None = None
+    ) -> None:
+        """Train on the rest of the epoch's batches, or of the budget in steps.
+
+        Raises:
+            Stopped: If it was told at a rung not to go on.
+        """
         progress, epoch = self.progress, len(self.progress.history)
         self.learner.model.train()
-        clock, cpu_clock = time.perf_counter(), time.process_time()
+        clock = _clock()
         # The budget may have been spent at the last step before this training was restored.
         for batches in () if self._budget_spent() else group_by_step(self.loader):
+            # Before a step and not after one: where an epoch ends its own figures are known by then.
+            if rungs is not None and self._is_due(rungs):
+                self._count_time(clock)
+                self._pass_rung(rungs)
+                clock = _clock()
             self.learner.step(batches, self.sums, epoch, progress.steps)
             self._count(batches)
             if checkpoint_steps and progress.steps % checkpoint_steps == 0:
-                progress.train_seconds += time.perf_counter() - clock
-                progress.cpu_seconds += time.process_time() - cpu_clock
+                self._count_time(clock)
                 report(None, self.state())
-                clock, cpu_clock = time.perf_counter(), time.process_time()
+                clock = _clock()
             if self._budget_spent():
                 break
         else:
             if not self._budget_spent():  # unlabeled batches behind the last labeled one
                 progress.skipped += len(self.sampler.plan) - self.sampler.step
-        progress.train_seconds += time.perf_counter() - clock
-        progress.cpu_seconds += time.process_time() - cpu_clock
+        self._count_time(clock)
+
+    def _count_time(self, since: tuple[float, float], evaluating: bool = False) -> None:
+        """Count the time since then as time in the loop, or in evaluation."""
+        (wall, cpu), (since_wall, since_cpu) = _clock(), since
+        if evaluating:
+            self.progress.evaluate_seconds += wall - since_wall
+        else:
+            self.progress.train_seconds += wall - since_wall
+        self.progress.cpu_seconds += cpu - since_cpu
+
+    def _is_due(self, rungs: Rungs) -> bool:
+        """Whether there is a rung here that has not been passed."""
+        progress = self.progress
+        is_passed = bool(progress.rungs) and progress.rungs[-1]["steps"] == progress.steps
+        return progress.steps in rungs.steps and not is_passed
+
+    def _pass_rung(self, rungs: Rungs) -> None:
+        """Evaluate as at an epoch's end, and ask whether to go on. Nothing else changes.
+
+        Raises:
+            Stopped: If not.
+            FloatingPointError: If a loss or a weight is not finite; the epoch's end would raise it too.
+        """
+        progress = self.progress
+        if progress.history and progress.history[-1]["steps"] == progress.steps:
+            figures = progress.history[-1]
+        else:
+            self._check_finite(
+                _epoch_means(self.sums.over_ranks(self.group)), len(progress.history) + 1
+            )
+            average = self.learner.average
+            validation = self._validate(self.learner.bare if average is None else average.module)
+            figures = {
+                "steps": progress.steps,
+                "validation_loss": validation.loss,
+                "validation_accuracy": validation.accuracy,
+            }
+        progress.rungs.append({name: figures[name] for name in RUNG})
+        # One rank asks, and all of them stop, or none does.
+        stops = rank_and_size(self.group)[0] == 0 and not rungs.goes_on(progress.rungs)
+        if sum_over_ranks(torch.tensor(float(stops), device=self.device), self.group):
+            raise Stopped(replace(progress), self.precision, self._parameters())
+
+    def _validate(self, model: nn.Module) -> Evaluation:
+        """A model's figures of the validation images; their time is counted."""
+        clock = _clock()
+        validation = self._evaluate(model, *self.validation)
+        self._count_time(clock, evaluating=True)
+        return validation
 
     def _count(self, batches: list[Batch]) -> None:
         """Note that a step was taken on these batches."""
@@ -269,12 +330,8 @@ class Training:
         """
         progress, epoch = self.progress, len(self.progress.history) + 1
         sums = self.sums.over_ranks(self.group)
-        clock, cpu_clock = time.perf_counter(), time.process_time()
-        student = self._evaluate(self.learner.bare, *self.validation)
-        average = self.learner.average
-        validation = student if average is None else self._evaluate(average.module, *self.validation)
-        progress.evaluate_seconds += time.perf_counter() - clock
-        progress.cpu_seconds += time.process_time() - cpu_clock
+        average, student = self.learner.average, self._validate(self.learner.bare)
+        validation = student if average is None else self._validate(average.module)
         metrics = {
             "epoch": epoch,
             **_epoch_means(sums),
@@ -310,7 +367,7 @@ class Training:
         self.sums = Sums(self.device)
         return metrics
 
-    def _check_finite(self, metrics: dict[str, Any], epoch: int) -> None:
+    def _check_finite(self, metrics: Mapping[str, Any], epoch: int) -> None:
         """Fail if a loss or a weight is not finite.
 
         The weights are checked too: max-pooling in oneDNN's formats drops a NaN (`models.blocked`).
@@ -356,8 +413,12 @@ class Training:
             weights=self.kept["weights"],
             progress=replace(self.progress),
             precision=self.precision,
-            parameters=sum(weight.numel() for weight in self.learner.bare.parameters()),
+            parameters=self._parameters(),
         )
+
+    def _parameters(self) -> int:
+        """Number of trained weights."""
+        return sum(weight.numel() for weight in self.learner.bare.parameters())
 
     def _of(self, kept: dict[str, Any]) -> tuple[Evaluation, Evaluation]:
         """Validation and test figures of weights that were kept."""
@@ -366,6 +427,11 @@ class Training:
             return validation, validation
         self.learner.bare.load_state_dict(kept["weights"])
         return validation, self._evaluate(self.learner.bare, *self.data.test)
+
+
+def _clock() -> tuple[float, float]:
+    """Wall time, and this process's CPU time, in seconds."""
+    return time.perf_counter(), time.process_time()
 
 
 def _copy(model: nn.Module) -> dict[str, torch.Tensor]:

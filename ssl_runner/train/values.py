@@ -1,6 +1,7 @@
 """Metric sums, progress and results of a trial: values that are saved, restored and reported."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +56,7 @@ class Progress:
         epoch_seconds: Of `train_seconds`, those before the current epoch.
         cpu_seconds: This process's CPU time in both.
         history: The finished epochs' metrics.
+        rungs: The figures at the rungs that were reached, those of `RUNG`.
     """
 
     steps: int = 0
@@ -68,6 +70,41 @@ class Progress:
     epoch_seconds: float = 0.0
     cpu_seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
+    rungs: list[dict[str, Any]] = field(default_factory=list)
+
+
+RUNG = ("steps", "validation_loss", "validation_accuracy")
+"""What is known of a training at a rung."""
+
+
+@dataclass(frozen=True)
+class Rungs:
+    """Where a training is evaluated beside the ends of its epochs, and asked whether it goes on.
+
+    It does not affect the outcome of a training that goes on.
+
+    Attributes:
+        steps: Numbers of optimizer steps; those at or beyond the training's end are not reached.
+        goes_on: Called on the first rank with the figures of all rungs so far, the newest last, as in
+            `Progress.rungs`. False: the training stops here, with `Stopped`.
+    """
+
+    steps: frozenset[int]
+    goes_on: Callable[[Sequence[dict[str, Any]]], bool] = lambda rungs: True
+
+
+class Stopped(Exception):  # noqa: N818 (no error)
+    """A training that was told at a rung not to go on.
+
+    Attributes:
+        progress: How far it came.
+        precision: `fp32`, `bf16` or `fp64`, as used.
+        parameters: Number of trained weights.
+    """
+
+    def __init__(self, progress: Progress, precision: str, parameters: int) -> None:
+        super().__init__(f"stopped after {progress.steps} steps")
+        self.progress, self.precision, self.parameters = progress, precision, parameters
 
 
 @dataclass(frozen=True)

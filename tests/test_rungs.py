@@ -1,0 +1,256 @@
+"""Evaluated within an epoch, and perhaps told to stop there: nothing else changes."""
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from ssl_runner.config import TrialConfig
+from ssl_runner.datasets import ImageDataset
+from ssl_runner.train import FitResult, Rungs, Stopped, TrialData, evaluate, fit, prepare
+from tests.ranks import group, over_ranks, small
+from tests.test_train import CPU, assert_same_bits, ignore, untimed
+
+Figures = Sequence[dict[str, Any]]
+
+
+class WithNorm(nn.Sequential):
+    """It has a state beside its weights, which training moves and evaluation must not, and draws
+    random numbers."""
+
+    def __init__(self, channels: int, size: tuple[int, int], classes: int, dropout: float) -> None:
+        super().__init__(
+            *(nn.Conv2d(channels, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5)),
+            *(nn.Flatten(), nn.Linear(4 * 13 * 13, classes)),
+        )
+
+
+PLAIN = TrialConfig.of(
+    subset=600, label_fraction=0.5, holdout=100, epochs=3, batch_size=25, precision="fp32", patience=0
+)
+CONFIGS = {
+    "pass": PLAIN.replace(order="paired", subset=300),
+    "everything": PLAIN.replace(
+        subset=300,
+        method="freematch",
+        model=f"{__name__}:WithNorm",
+        ema=0.9,
+        augment="weak",
+        patience=1,
+    ),
+}
+EPOCH = 4
+"""Steps of an epoch: 200 images are left, 100 of them without a label."""
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def trial(request: pytest.FixtureRequest, fashion_mnist: ImageDataset) -> tuple[TrialConfig, TrialData]:
+    config = CONFIGS[request.param]
+    return config, small(prepare(config, fashion_mnist))
+
+
+def run(trial: tuple[TrialConfig, TrialData], **arguments: Any) -> FitResult:
+    config, data = trial
+    return fit(config, data, device=CPU, **{"report": ignore} | arguments)
+
+
+def assert_same(one: FitResult, other: FitResult) -> None:
+    """But for the time that they took."""
+    assert_same_bits(one.weights, other.weights)
+    assert untimed(one.history) == untimed(other.history)
+    assert one.best_epoch == other.best_epoch
+    assert (one.validation, one.test) == (other.validation, other.test)
+    assert (one.student_validation, one.student_test) == (other.student_validation, other.student_test)
+
+
+@pytest.fixture(scope="module")
+def without(trial: tuple[TrialConfig, TrialData]) -> FitResult:
+    return run(trial)
+
+
+@given(steps=st.frozensets(st.integers(0, 3 * EPOCH + 2)))
+@settings(max_examples=12)
+def test_rungs_change_no_bit(
+    trial: tuple[TrialConfig, TrialData], without: FitResult, steps: frozenset[int]
+) -> None:
+    asked: list[list[int]] = []
+
+    def goes_on(rungs: Figures) -> bool:
+        asked.append([rung["steps"] for rung in rungs])
+        torch.manual_seed(99)  # whoever is asked may draw random numbers
+        return True
+
+    result = run(trial, rungs=Rungs(steps, goes_on))
+    assert_same(result, without)
+    reached = sorted(step for step in steps if step < without.progress.steps)
+    assert [rung["steps"] for rung in result.progress.rungs] == reached
+    assert asked == [reached[: n + 1] for n in range(len(reached))]
+    assert without.progress.rungs == []
+
+
+def test_a_rung_s_figures_are_those_of_a_training_that_ends_there(
+    trial: tuple[TrialConfig, TrialData],
+) -> None:
+    config, data = trial
+    found = run(trial, rungs=Rungs(frozenset(range(1, 7)))).progress.rungs
+    for steps, rung in enumerate(found, start=1):
+        ends_there = config.replace(max_steps=steps, keep="last")
+        expected = fit(ends_there, data, device=CPU, report=ignore).validation
+        assert rung == {
+            "steps": steps,
+            "validation_loss": expected.loss,
+            "validation_accuracy": expected.accuracy,
+        }
+    assert len(found) == 6
+
+
+def test_a_rung_costs_one_evaluation_and_none_where_an_epoch_ends(
+    trial: tuple[TrialConfig, TrialData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evaluations(steps: frozenset[int]) -> int:
+        count = 0
+
+        def counting(*arguments: Any, **named: Any) -> Any:
+            nonlocal count
+            count += 1
+            return evaluate(*arguments, **named)
+
+        with monkeypatch.context() as patched:
+            patched.setattr("ssl_runner.train.loop.evaluate", counting)
+            run(trial, rungs=Rungs(steps))
+        return count
+
+    usual = evaluations(frozenset())
+    assert evaluations(frozenset({EPOCH})) == usual
+    assert evaluations(frozenset({1, EPOCH, EPOCH + 1})) == usual + 2
+
+
+@pytest.mark.parametrize("at", [1, EPOCH, EPOCH + 2])
+def test_a_training_that_is_told_to_stop_stops_there(
+    trial: tuple[TrialConfig, TrialData], without: FitResult, at: int
+) -> None:
+    config, data = trial
+    untouched = dataclasses.replace(data, test=("no test image", "is looked at"))  # type: ignore[arg-type]
+    rungs = Rungs(frozenset({1, EPOCH, EPOCH + 2}), lambda rungs: rungs[-1]["steps"] < at)
+    with pytest.raises(Stopped, match=f"stopped after {at} steps") as stopped:
+        run((config, untouched), rungs=rungs)
+    progress = stopped.value.progress
+    assert progress.steps == progress.rungs[-1]["steps"] == at
+    assert untimed(progress.history) == untimed(without.history[: at // EPOCH])
+    assert progress.images == 25 * at
+    assert progress.train_seconds > 0
+    assert progress.evaluate_seconds > 0
+    assert stopped.value.precision == "fp32"
+    assert stopped.value.parameters == without.parameters
+
+
+def test_a_run_that_was_cut_passes_the_same_rungs(
+    trial: tuple[TrialConfig, TrialData], without: FitResult
+) -> None:
+    states: list[bytes] = []
+
+    def keep(metrics: dict[str, Any] | None, state: dict[str, Any]) -> None:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        states.append(buffer.getvalue())
+
+    steps = frozenset({2, 3, EPOCH, EPOCH + 1})
+    whole = run(trial, rungs=Rungs(steps), report=keep, checkpoint_steps=1)
+    assert len(states) > EPOCH
+    for saved in states:
+        resume = torch.load(io.BytesIO(saved), weights_only=True)
+        passed = len(resume["progress"]["rungs"])
+        asked: list[int] = []
+
+        def goes_on(rungs: Figures, asked: list[int] = asked) -> bool:
+            asked.append(len(rungs))
+            return True
+
+        again = run(trial, rungs=Rungs(steps, goes_on), resume=resume)
+        assert_same(again, without)
+        assert again.progress.rungs == whole.progress.rungs
+        assert asked == list(range(passed + 1, len(steps) + 1))  # each is asked once
+        unwatched = run(trial, resume=torch.load(io.BytesIO(saved), weights_only=True))
+        assert_same(unwatched, without)
+
+
+def test_a_state_from_before_there_were_rungs_is_resumed(
+    trial: tuple[TrialConfig, TrialData], without: FitResult
+) -> None:
+    one_epoch: list[bytes] = []
+
+    def keep_first(metrics: dict[str, Any] | None, state: dict[str, Any]) -> None:
+        del state["progress"]["rungs"]
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        one_epoch.append(buffer.getvalue())
+
+    run(trial, report=keep_first)
+    resume = torch.load(io.BytesIO(one_epoch[0]), weights_only=True)
+    assert_same(run(trial, resume=resume, rungs=Rungs(frozenset({EPOCH + 1}))), without)
+
+
+def test_what_is_not_finite_fails_at_a_rung_as_at_an_epoch_s_end(fashion_mnist: ImageDataset) -> None:
+    config = PLAIN.replace(model="tests.models:Diverging")
+    data = prepare(config, fashion_mnist)
+    errors = []
+    for rungs in (None, Rungs(frozenset({2}), lambda rungs: pytest.fail("it was asked"))):
+        with pytest.raises(FloatingPointError) as raised:
+            fit(config, data, device=CPU, report=ignore, rungs=rungs)
+        errors.append(str(raised.value))
+    assert errors[0] == errors[1]
+
+
+# ---- over ranks ----
+
+
+def watched(
+    rank: int, world_size: int, config: TrialConfig, data: TrialData, steps: frozenset[int], last: int
+) -> tuple[Any, ...]:
+    """A training over all ranks, which only the first one is asked about."""
+
+    def goes_on(rungs: Figures) -> bool:
+        assert rank == 0, "one rank is asked"
+        return bool(rungs[-1]["steps"] < last)
+
+    try:
+        result = fit(
+            config, data, device=CPU, report=ignore, group=group(), rungs=Rungs(steps, goes_on)
+        )
+    except Stopped as stopped:
+        return stopped.progress.steps, stopped.progress.rungs, untimed(stopped.progress.history)
+    return result.progress.steps, result.progress.rungs, untimed(result.history), result.weights
+
+
+def several(rank: int, world_size: int, *works: tuple[Any, ...]) -> list[Any]:
+    return [work(rank, world_size, *arguments) for work, *arguments in works]
+
+
+def test_all_ranks_pass_a_rung_and_stop_together(tmp_path: Path, fashion_mnist: ImageDataset) -> None:
+    config = CONFIGS["everything"].replace(sync_batch_norm=True, patience=0)
+    data = small(prepare(config, fashion_mnist))
+    steps, never = frozenset({1, 3, EPOCH, EPOCH + 1}), 10**9
+    works: tuple[tuple[Any, ...], ...] = (
+        (watched, config, data, frozenset(), never),
+        (watched, config, data, steps, never),
+        (watched, config, data, steps, EPOCH),
+        (watched, config, data, steps, 3),
+    )
+    for ranks in (over_ranks(2, tmp_path, several, *works), over_ranks(3, tmp_path, several, *works)):
+        for without, with_rungs, at_the_end, within in ranks:
+            assert_same_bits(without[3], with_rungs[3])
+            assert without[2] == with_rungs[2]
+            assert [rung["steps"] for rung in with_rungs[1]] == sorted(steps)
+            assert at_the_end[0] == EPOCH
+            assert at_the_end[2] == without[2][:1]
+            assert within[0] == 3
+            assert within[1] == with_rungs[1][:2]
+            assert within[2] == []
+            assert with_rungs[1] == ranks[0][1][1]  # the same on every rank
