@@ -1,7 +1,7 @@
 """Metric sums, progress and results of a trial: values that are saved, restored and reported."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,7 +89,7 @@ class Rungs:
             `Progress.rungs`. False: the training stops here, with `Stopped`.
     """
 
-    steps: frozenset[int]
+    steps: Container[int]
     goes_on: Callable[[Sequence[dict[str, Any]]], bool] = lambda rungs: True
 
 
