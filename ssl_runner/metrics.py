@@ -122,6 +122,9 @@ METRICS = (
     ),
 )
 
+AT_A_RUNG = ("validation_loss", "validation_accuracy")
+"""What is measured where a scheduler may stop a trial."""
+
 COMPARED = {
     "train_loss": "train loss",
     "train_accuracy": "train acc",

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -18,8 +18,9 @@ from ssl_runner.results import ResultsFolder, identity_columns
 from ssl_runner.results.folder import MODEL
 from ssl_runner.saved_model import ModelCard, model_file
 from ssl_runner.storage import open_folder, write_whole
-from ssl_runner.train import FitResult, TrialData, fit, prepare
+from ssl_runner.train import FitResult, Rungs, Stopped, TrialData, fit, prepare
 from ssl_runner.train.device import keep_compiler_files, keep_freed_memory
+from ssl_runner.train.values import RUNG, Progress
 from ssl_runner.versions import version_columns
 
 Rows = tuple[dict[str, Any], list[dict[str, Any]]]
@@ -66,12 +67,14 @@ def run_trial(
     *,
     device: torch.device,
     group: dist.ProcessGroup | None = None,
+    rungs: Rungs | None = None,
 ) -> Rows:
     """Train a trial to its end, from its last checkpoint if it has one; a failure gives a row too.
 
     Args:
         on_epoch: Called on every rank after every epoch, once the checkpoint is written.
         group: The ranks that train together, or None; each calls this with equal arguments.
+        rungs: Where it may be told to stop, which gives a row too; None: nowhere.
 
     Returns:
         The rows, which rank 0 must write. The checkpoints are to be cleared after that.
@@ -83,6 +86,11 @@ def run_trial(
     checkpoints = Checkpoints(context.checkpoints)
     is_first = group is None or dist.get_rank(group) == 0
     history: list[dict[str, Any]] = []
+    passed: list[dict[str, Any]] = []
+
+    def goes_on(figures: Sequence[dict[str, Any]]) -> bool:
+        passed[:] = figures
+        return rungs is None or rungs.goes_on(figures)
 
     def report(metrics: dict[str, Any] | None, state: dict[str, Any]) -> None:
         if is_first:
@@ -96,6 +104,7 @@ def run_trial(
         resume = checkpoints.load()
         if resume is not None:
             history.extend(resume["progress"]["history"])
+            passed.extend(resume["progress"].get("rungs", ()))
         result = fit(
             trial.config,
             data,
@@ -105,26 +114,29 @@ def run_trial(
             resume=resume,
             trial_id=trial.trial_id,
             checkpoint_steps=context.checkpoint_steps,
+            rungs=None if rungs is None else Rungs(rungs.steps, goes_on),
         )
+        row, history = _figures(result, data) | {"status": "finished"}, result.history
+    except Stopped as stopped:
+        result, history = None, stopped.progress.history
+        row = _figures_when_stopped(stopped, data) | {"status": "stopped"}
     except (ValueError, FloatingPointError) as error:
         # Caused by the settings: the same on every rank, and after a retry.
-        return failed_rows(trial, context, str(error), started, history)
+        return failed_rows(trial, context, str(error), started, history, passed)
     except OSError:
         raise  # a disk or a network may be back when the trial is retried
     except Exception as error:
         if group is not None:  # another rank may have died: Ray Train restarts them all
             raise
-        return failed_rows(trial, context, describe_error(error), started, history)
-    row = _base_row(trial, context, started)
-    if is_first and context.models is not None:  # before the row that names it
+        return failed_rows(trial, context, describe_error(error), started, history, passed)
+    if is_first and result is not None and context.models is not None:  # before the row that names it
         row["weights"] = _save_model(trial, data, result, context)
-    row |= _figures(result, data) | {
-        "status": "finished",
+    row |= {
         "seconds": time.perf_counter() - clock,
         "device": _device_name(device),
         "world_size": 1 if group is None else dist.get_world_size(group),
     }
-    return row, result.history
+    return _base_row(trial, context, started) | row, history
 
 
 def _save_model(trial: Trial, data: TrialData, result: FitResult, context: RunContext) -> str:
@@ -174,11 +186,12 @@ def failed_rows(
     context: RunContext,
     error: str,
     started: datetime,
-    history: list[dict[str, Any]] | None = None,
+    history: Sequence[dict[str, Any]] = (),
+    rungs: Sequence[dict[str, Any]] = (),
 ) -> Rows:
-    """The rows of a trial that failed; the epochs it finished are kept."""
-    row = _base_row(trial, context, started) | {"status": "failed", "error": error}
-    return row, list(history or [])
+    """The rows of a trial that failed; the epochs it finished and the rungs it reached are kept."""
+    row = _base_row(trial, context, started)
+    return row | {"status": "failed", "error": error, "rungs": list(rungs)}, list(history)
 
 
 def _base_row(trial: Trial, context: RunContext, started: datetime) -> dict[str, Any]:
@@ -200,16 +213,11 @@ def _base_row(trial: Trial, context: RunContext, started: datetime) -> dict[str,
 
 
 def _figures(result: FitResult, data: TrialData) -> dict[str, Any]:
-    best, progress = result.history[result.best_epoch - 1], result.progress
-    student_test = result.student_test
+    """What is known of a trial that has finished."""
+    best, student_test = result.history[result.best_epoch - 1], result.student_test
     test_images = data.validation if data.test is None else data.test
-    return {metric.name: best.get(metric.name) for metric in METRICS} | {
-        "labeled_images": len(data.labeled),
-        "unlabeled_images": len(data.unlabeled),
-        "validation_images": len(data.validation[1]),
+    figures = {metric.name: best.get(metric.name) for metric in METRICS} | {
         "test_images": len(test_images[1]),
-        "split_digest": data.split_digest,
-        "epochs_run": len(result.history),
         "best_epoch": result.best_epoch,
         "test_loss": result.test.loss,
         "test_accuracy": result.test.accuracy,
@@ -218,10 +226,33 @@ def _figures(result: FitResult, data: TrialData) -> dict[str, Any]:
         "student_test_accuracy": student_test and student_test.accuracy,
         "test_accuracy_per_class": result.test.accuracy_per_class,
         "confusion": result.test.confusion,
-        "class_names": list(data.classes),
         "misclassified": [
             [int(data.test_places[n]), predicted] for n, predicted in result.test.misclassified
         ],
+        "parameters": result.parameters,
+        "precision_used": result.precision,
+    }
+    return figures | _amounts(result.progress, data)
+
+
+def _figures_when_stopped(stopped: Stopped, data: TrialData) -> dict[str, Any]:
+    """What is known of a trial that was told to stop: its last rung, and nothing of the test images,
+    which it has not looked at."""
+    last = {name: stopped.progress.rungs[-1][name] for name in RUNG if name != "steps"}
+    figures = {"parameters": stopped.parameters, "precision_used": stopped.precision}
+    return last | figures | _amounts(stopped.progress, data)
+
+
+def _amounts(progress: Progress, data: TrialData) -> dict[str, Any]:
+    """What a trial was trained on, and how much of it."""
+    return {
+        "labeled_images": len(data.labeled),
+        "unlabeled_images": len(data.unlabeled),
+        "validation_images": len(data.validation[1]),
+        "split_digest": data.split_digest,
+        "class_names": list(data.classes),
+        "epochs_run": len(progress.history),
+        "rungs": progress.rungs,
         "steps": progress.steps,
         "unlabeled_batches_skipped": progress.skipped,
         "images": progress.images,
@@ -230,8 +261,6 @@ def _figures(result: FitResult, data: TrialData) -> dict[str, Any]:
         "evaluate_seconds": progress.evaluate_seconds,
         "cpu_seconds": progress.cpu_seconds,
         "images_per_second": progress.images / progress.train_seconds,
-        "parameters": result.parameters,
-        "precision_used": result.precision,
     }
 
 

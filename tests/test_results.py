@@ -132,6 +132,7 @@ test_accuracy_per_class list<element: double>
 confusion list<element: list<element: int64>>
 class_names list<element: string>
 misclassified list<element: list<element: int64>>
+rungs list<element: struct<steps: int64, validation_loss: double, validation_accuracy: double>>
 steps int64
 unlabeled_batches_skipped int64
 images int64

@@ -14,7 +14,10 @@ from torch import nn
 
 from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import ImageDataset
+from ssl_runner.identity import Trial, identify
+from ssl_runner.results import TRIALS, ResultsFolder
 from ssl_runner.train import FitResult, Rungs, Stopped, TrialData, evaluate, fit, prepare
+from ssl_runner.trial import RunContext, finish_trial, run_trial
 from tests.ranks import group, over_ranks, small
 from tests.test_train import CPU, assert_same_bits, ignore, untimed
 
@@ -206,6 +209,74 @@ def test_what_is_not_finite_fails_at_a_rung_as_at_an_epoch_s_end(fashion_mnist: 
             fit(config, data, device=CPU, report=ignore, rungs=rungs)
         errors.append(str(raised.value))
     assert errors[0] == errors[1]
+
+
+# ---- the row ----
+
+
+def rows_of(
+    trial: Trial, dataset: ImageDataset, results: ResultsFolder, rungs: Rungs | None, **more: Any
+) -> dict[str, Any]:
+    """Run a trial without Ray, and read its row."""
+    context = RunContext(
+        sweep="s", threads=1, checkpoints=results.checkpoints("s", trial.trial_id), **more
+    )
+    rows = run_trial(trial, dataset, context, lambda metrics: None, device=CPU, rungs=rungs)
+    finish_trial(results, rows, context)
+    (row,) = results.trials("s").to_dict("records")
+    return {str(name): value for name, value in row.items()}
+
+
+OF_THE_TEST = [name for name in TRIALS.names if "test_" in name and name != "test_fraction"]
+
+
+def test_a_stopped_trial_is_a_row(tmp_path: Path, fashion_mnist: ImageDataset) -> None:
+    results = ResultsFolder(str(tmp_path))
+    (trial,) = identify([CONFIGS["everything"]], fashion_mnist.digest)
+    rungs = Rungs(frozenset({2, EPOCH + 1}), lambda rungs: len(rungs) < 2)
+    models = f"{tmp_path}/models"
+    row = rows_of(trial, fashion_mnist, results, rungs, models=models)
+    assert row["status"] == "stopped"
+    assert (row["steps"], row["epochs_run"], row["images"]) == (EPOCH + 1, 1, 25 * (EPOCH + 1))
+    assert [rung["steps"] for rung in row["rungs"]] == [2, EPOCH + 1]
+    last = row["rungs"][-1]
+    assert row["validation_loss"] == last["validation_loss"]
+    assert row["validation_accuracy"] == last["validation_accuracy"]
+    for name in (*OF_THE_TEST, "confusion", "misclassified", "weights", "best_epoch", "error"):
+        assert row[name] is None or row[name] != row[name], name
+    assert row["labeled_images"] == row["validation_images"] == 100
+    assert row["seconds"] >= row["train_seconds"] > 0
+    assert not Path(models).exists()
+    (epoch,) = results.epochs("s").to_dict("records")
+    assert (epoch["trial_id"], epoch["epoch"], epoch["steps"]) == (trial.trial_id, 1, EPOCH)
+    # A finished one names the rungs that it has passed; one without a scheduler has none.
+    row = rows_of(trial, fashion_mnist, results, Rungs(frozenset({2})), models=models)
+    assert row["status"] == "finished"
+    assert [rung["steps"] for rung in row["rungs"]] == [2]
+    without = rows_of(trial, fashion_mnist, results, None)
+    assert list(without["rungs"]) == []
+    assert without["test_accuracy"] == row["test_accuracy"]
+
+
+def test_a_trial_that_fails_keeps_its_rungs(tmp_path: Path, fashion_mnist: ImageDataset) -> None:
+    """They are what its rivals were judged by: also those from before it was cut."""
+    results = ResultsFolder(str(tmp_path))
+    (trial,) = identify([PLAIN], fashion_mnist.digest)
+
+    def breaking_at(last: int) -> Rungs:
+        def goes_on(rungs: Figures) -> bool:
+            if len(rungs) == last:
+                raise OSError("nobody answers") if last == 2 else RuntimeError("nobody answers")
+            return True
+
+        return Rungs(frozenset({2, 4, 7}), goes_on)
+
+    with pytest.raises(OSError, match="nobody answers"):
+        rows_of(trial, fashion_mnist, results, breaking_at(2), checkpoint_steps=3)
+    row = rows_of(trial, fashion_mnist, results, breaking_at(3), checkpoint_steps=3)
+    assert row["status"] == "failed"
+    assert row["error"] == "RuntimeError: nobody answers"
+    assert [rung["steps"] for rung in row["rungs"]] == [2, 4, 7]
 
 
 # ---- over ranks ----

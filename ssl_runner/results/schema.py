@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from ssl_runner.config import FIELDS
 from ssl_runner.identity import Trial
-from ssl_runner.metrics import METRICS
+from ssl_runner.metrics import AT_A_RUNG, METRICS
 from ssl_runner.settings import Real, Text, Whole, rule_of, without_none
 
 SCHEMA_VERSION = 5
@@ -141,6 +141,10 @@ TRIALS = _schema(
         "misclassified": (
             pa.list_(pa.list_(_WHOLE)),
             "misclassified test images of the largest loss: place in the test set, predicted class",
+        ),
+        "rungs": (
+            pa.list_(pa.struct([("steps", _WHOLE), *((name, _REAL) for name in AT_A_RUNG)])),
+            "figures at each step where a scheduler judged the trial, in order",
         ),
         "steps": (_WHOLE, "optimizer steps"),
         "unlabeled_batches_skipped": (_WHOLE, "unlabeled batches that were skipped"),

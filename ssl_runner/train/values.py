@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ssl_runner.metrics import AT_A_RUNG
 from ssl_runner.train.evaluation import Evaluation
 from ssl_runner.train.ranks import sum_over_ranks
 
@@ -73,7 +74,7 @@ class Progress:
     rungs: list[dict[str, Any]] = field(default_factory=list)
 
 
-RUNG = ("steps", "validation_loss", "validation_accuracy")
+RUNG = ("steps", *AT_A_RUNG)
 """What is known of a training at a rung."""
 
 

@@ -7,11 +7,12 @@ workers it leaves their reservation behind. (Ray 2.60, both seen.)
 """
 
 import math
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import ray
+from ray.exceptions import RayError
 from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
 
 if TYPE_CHECKING:
@@ -165,8 +166,13 @@ class Judge:
         return cls(rule, actor.remote(rule, list(known)))
 
     def rungs(self, group: str, trial_id: str) -> "Rungs":
-        """The rungs of a trial."""
+        """The rungs of a trial, whose process asks at each of them."""
         from ssl_runner.train import Rungs  # imports torch, which the actor does without
 
-        ask: Callable[..., Any] = self.referee.goes_on.remote
-        return Rungs(self.rule.steps, lambda rungs: bool(ray.get(ask(group, trial_id, list(rungs)))))
+        def goes_on(rungs: Figures) -> bool:
+            try:
+                return bool(ray.get(self.referee.goes_on.remote(group, trial_id, list(rungs))))
+            except RayError as error:  # as when everything ends: no fault of the trial
+                raise ConnectionError(f"the scheduler does not answer ({error})") from error
+
+        return Rungs(self.rule.steps, goes_on)
