@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ class Trial:
         data_digest: Digest of the data.
         sources: The user's own model and method: `module digest` for each file, sorted, and
             `weights_file digest` where the model starts from one; empty where there are none.
+        place: What its row says of its place in a search, by column; no part of its identity.
     """
 
     config: TrialConfig
     data_digest: str
     sources: tuple[str, ...] = ()
+    place: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def settings_id(self) -> str:
@@ -46,13 +48,14 @@ class Trial:
             "settings": self.config.flat(),
             "data_digest": self.data_digest,
             "sources": list(self.sources),
+            "place": dict(self.place),
         }
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Trial":
         """The inverse of `plain`."""
         config = TrialConfig.of(**plain["settings"])
-        return cls(config, plain["data_digest"], tuple(plain["sources"]))
+        return cls(config, plain["data_digest"], tuple(plain["sources"]), plain["place"])
 
 
 def own_code(config: TrialConfig) -> dict[str, str]:

@@ -131,6 +131,8 @@ def run_trial(
         return failed_rows(trial, context, describe_error(error), started, history, passed)
     if is_first and result is not None and context.models is not None:  # before the row that names it
         row["weights"] = _save_model(trial, data, result, context)
+    if result is not None and trial.place.get("role") == "search":
+        row["holdout_correct"] = bytes.fromhex(result.validation.correct)
     row |= {
         "seconds": time.perf_counter() - clock,
         "device": _device_name(device),

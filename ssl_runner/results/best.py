@@ -17,10 +17,11 @@ def best_models(trials: pd.DataFrame) -> set[str]:
     Returns:
         Their ids: for each combination of settings without the seeds, of data and of source code, the
         trial of the highest validation accuracy; of equal ones that of the lowest loss, then of the
-        lowest id. The samples of a search have none.
+        lowest id. Of a search only the finals have one.
     """
     settings = [name for name, field in FIELDS.items() if rule_of(field).decides and name not in _SEEDS]
-    kept = trials[trials["weights"].notna() & (trials["role"] != "search")].sort_values(
+    is_compared = ~trials["role"].isin(["search", "default"])
+    kept = trials[trials["weights"].notna() & is_compared].sort_values(
         ["validation_accuracy", "validation_loss", "trial_id"], ascending=[False, True, True]
     )
     first = kept.drop_duplicates([*settings, "data_digest", "sources"])

@@ -150,15 +150,24 @@ def _paired(
 
 def _add_interval(table: pd.DataFrame, name: str) -> None:
     """Add the confidence interval of a mean difference, and drop its count."""
-    from scipy.special import stdtrit  # a trial's process does not need it
-
-    pairs = table.pop(f"{name}_n")
-    # Student's t; scipy.stats loads slowly.
-    t = stdtrit((pairs - 1).clip(lower=1), (1 + CONFIDENCE) / 2)
-    half = (t * table[f"{name}_spread"] / pairs.clip(lower=1) ** 0.5).where(pairs > 1)
+    half = half_interval(table[f"{name}_spread"], table.pop(f"{name}_n"))
     place = int(table.columns.get_loc(f"{name}_spread")) + 1  # type: ignore[arg-type]
     table.insert(place, f"{name}_low", table[f"{name}_mean"] - half)
     table.insert(place + 1, f"{name}_high", table[f"{name}_mean"] + half)
+
+
+def half_interval(spread: pd.Series, pairs: pd.Series) -> pd.Series:
+    """Half the width of the confidence interval of a mean by Student's t; NaN of fewer than two pairs.
+
+    Args:
+        spread: The sample's standard deviation.
+        pairs: How many differences there are.
+    """
+    from scipy.special import stdtrit  # scipy.stats loads slowly, and a trial's process needs neither
+
+    t = stdtrit((pairs - 1).clip(lower=1), (1 + CONFIDENCE) / 2)
+    half: pd.Series = (t * spread / pairs.clip(lower=1) ** 0.5).where(pairs > 1)
+    return half
 
 
 def label_curve(trials: pd.DataFrame) -> pd.DataFrame:

@@ -237,16 +237,30 @@ class ResultsFolder:
             if trial_id in trial_ids:
                 kept += 1
                 continue
-            path = f"{self.root}/trials/{sweep}--{trial_id}.parquet"
             # The row first: what it names is there. A model that no row names is a leftover.
-            table = pq.ParquetFile(pa.BufferReader(read_whole(self.filesystem, path))).read()
-            place = table.schema.get_field_index("weights")
-            none = pa.nulls(len(table), table.schema.field(place).type)
-            buffer = io.BytesIO()
-            pq.write_table(table.set_column(place, table.schema.field(place), none), buffer)
-            write_whole(self.filesystem, path, buffer.getvalue())
+            self.write_columns(sweep, trial_id, {"weights": None})
             self.filesystem.delete_file(f"{self.root}/models/{name}")
         return kept
+
+    def write_columns(self, sweep: str, trial_id: str, values: Mapping[str, Any]) -> None:
+        """Write other values into some columns of a trial's row, the others unchanged.
+
+        Raises:
+            OSError: If it has none, or it can't be written.
+        """
+        path = f"{self.root}/trials/{sweep}--{trial_id}.parquet"
+        table = pq.ParquetFile(pa.BufferReader(read_whole(self.filesystem, path))).read()
+        for name, value in values.items():
+            field = TRIALS.field(name)
+            column = pa.array([value], field.type)
+            place = table.schema.get_field_index(name)
+            if place < 0:  # written by an older version
+                table = table.append_column(field, column)
+            else:
+                table = table.set_column(place, field, column)
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        write_whole(self.filesystem, path, buffer.getvalue())
 
     def _models(self, sweep: str) -> list[tuple[str, str]]:
         """The files of a sweep's models, each with its trial's id."""

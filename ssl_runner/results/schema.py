@@ -191,12 +191,17 @@ EPOCHS = _schema(
 
 
 def identity_columns(trial: Trial) -> dict[str, Any]:
-    """The columns that say what was run: the settings, what follows from them, and the identity."""
-    return trial.config.flat() | {
-        "config": trial.config.config,
-        "validation": trial.config.data.validation,
-        "trial_id": trial.trial_id,
-        "settings_id": trial.settings_id,
-        "data_digest": trial.data_digest,
-        "sources": "; ".join(trial.sources),
-    }
+    """The columns that say what was run: the settings, what follows from them, the place in a search,
+    and the identity."""
+    return (
+        trial.config.flat()
+        | dict(trial.place)
+        | {
+            "config": trial.config.config,
+            "validation": trial.config.data.validation,
+            "trial_id": trial.trial_id,
+            "settings_id": trial.settings_id,
+            "data_digest": trial.data_digest,
+            "sources": "; ".join(trial.sources),
+        }
+    )

@@ -33,12 +33,15 @@ class Evaluation:
         confusion: Counts, true class × predicted class, (K, K).
         misclassified: The misclassified images of the largest loss, largest first: the image's place
             among all, and the predicted class.
+        correct: A bit for each image, the first one highest: whether it is classified correctly, in
+            hexadecimal; empty where that is not asked for.
     """
 
     loss: float
     accuracy: float
     confusion: list[list[int]]
     misclassified: list[list[int]] = field(default_factory=list)
+    correct: str = ""
 
     @property
     def accuracy_per_class(self) -> list[float]:
@@ -61,6 +64,7 @@ def evaluate(
     device: torch.device,
     precision: str,
     group: dist.ProcessGroup | None = None,
+    each: bool = False,
 ) -> Evaluation:
     """Loss, accuracy and confusion over all images, each rank taking its share without padding.
 
@@ -69,12 +73,14 @@ def evaluate(
         labels_N: Their classes, as an array or a tensor.
         classes: Number of classes, K.
         group: The ranks that evaluate together, each called with the same arguments.
+        each: Whether to say of each image whether it is classified correctly.
     """
     rank, world_size = rank_and_size(group)
     start, stop = share(len(labels_N), rank, world_size)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=device)
     worst_M3 = torch.full((MISCLASSIFIED, 3), -1.0, dtype=torch.float64, device=device)
+    correct_N = torch.zeros(len(labels_N) if each else 0, dtype=torch.uint8, device=device)
     was_training = model.training
     model.eval()
     size, dtype = EVALUATION_BATCH[device.type], dtype_of(precision)
@@ -92,11 +98,15 @@ def evaluate(
         confusion.scatter_add_(0, cells_B, torch.ones_like(cells_B))
         places_B = torch.arange(part.start, part.stop, device=device)
         wrong_B = predicted_B != labels_B
+        if each:
+            correct_N[part] = ~wrong_B
         batch_B3 = torch.stack((losses_B.where(wrong_B, -1.0), places_B, predicted_B), dim=1)
         worst_M3 = _worst(torch.cat((worst_M3, batch_B3)))
     model.train(was_training)
     sum_over_ranks(loss_sum, group)
     sum_over_ranks(confusion, group)
+    if each:
+        sum_over_ranks(correct_N, group)  # each image is one rank's
     if group is not None:
         of_each_rank = [torch.empty_like(worst_M3) for _ in range(world_size)]
         dist.all_gather(of_each_rank, worst_M3, group=group)
@@ -110,6 +120,7 @@ def evaluate(
         misclassified=[
             [int(place), int(predicted)] for loss, place, predicted in worst_M3.tolist() if loss >= 0
         ],
+        correct=np.packbits(correct_N.cpu().numpy()).tobytes().hex(),
     )
 
 

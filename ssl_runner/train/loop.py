@@ -310,7 +310,8 @@ class Training:
     def _validate(self, model: nn.Module) -> Evaluation:
         """A model's figures of the validation images; their time is counted."""
         clock = _clock()
-        validation = self._evaluate(model, *self.validation)
+        # A holdout judges samples of a search, and smaller ones are drawn from it afterwards.
+        validation = self._evaluate(model, *self.validation, each=self.data.test is not None)
         self._count_time(clock, evaluating=True)
         return validation
 
@@ -384,7 +385,7 @@ class Training:
                 f"the weights must stay finite, got some that are not in epoch {epoch}. {fix}"
             )
 
-    def _evaluate(self, model: nn.Module, images: Any, labels: Any) -> Evaluation:
+    def _evaluate(self, model: nn.Module, images: Any, labels: Any, each: bool = False) -> Evaluation:
         return evaluate(
             model,
             images,
@@ -393,6 +394,7 @@ class Training:
             device=self.device,
             precision=self.precision,
             group=self.group,
+            each=each,
         )
 
     def result(self) -> FitResult:

@@ -1,7 +1,8 @@
 """A sweep: which of its trials run, in what order, and what is printed at the end."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import torch
@@ -30,6 +31,13 @@ from ssl_runner.tune.cluster import Cluster, check_fits, check_shared, ray_clust
 from ssl_runner.tune.loggers import build_loggers
 from ssl_runner.tune.progress import ProgressCallback, SweepProgress
 from ssl_runner.tune.sharing import share
+from ssl_runner.tune.stages import (
+    check_judges,
+    choices,
+    final_trials,
+    put_in_place,
+    sample_trials,
+)
 from ssl_runner.tune.work import Pools, steps_of, work_of
 from ssl_runner.tune.worker import RESTARTS, Shared, last_line, train_in_tune, trial_of
 from ssl_runner.versions import git_commit
@@ -45,6 +53,7 @@ class _Sweep:
 
     Attributes:
         command: What the command line asks for.
+        config: Its sweep as it suits the data.
         results: Where its rows go.
         dataset: What its trials are trained on.
         trials: Its trials, full ones first.
@@ -52,6 +61,7 @@ class _Sweep:
     """
 
     command: Command
+    config: SweepConfig
     results: ResultsFolder
     dataset: ImageDataset
     trials: list[Trial]
@@ -64,6 +74,10 @@ class _Sweep:
     def matches(self) -> Matches:
         """Which of its trials have a row."""
         return match(self.trials, self.results.known(self.name))
+
+    def row_ids(self) -> set[str]:
+        """The ids of the rows that its trials have."""
+        return {row.trial_id for row in self.matches().rows.values()}
 
     def say(self, line: str, style: str | None = None) -> None:
         self.console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
@@ -84,16 +98,78 @@ def run_sweep(command: Command) -> int:
         name, files = command.sweep.trial.data.dataset, command.sweep.files
         dataset = load_dataset(name, command.data_dir, files=files)
         config, lines = suited(command.sweep, dataset)
-        trials = identify(config.trials(dataset.has_unlabeled), dataset.digest)
-        sweep = _Sweep(command, results, dataset, trials, wide_console())
+        sweep = _Sweep(command, config, results, dataset, [], wide_console())
         for line in lines:
             sweep.say(line)
-        matches = sweep.matches()
-        pending = _pending(sweep, matches)
-        if pending:
-            _run(sweep, matches, pending)
-            results.tidy()
+        with ExitStack() as stack:
+            ray_once = _RayOnce(sweep, stack)
+            if config.search:
+                sweep = _search(sweep, ray_once)
+            else:
+                trials = identify(config.trials(dataset.has_unlabeled), dataset.digest)
+                sweep = replace(sweep, trials=trials)
+                _run_stage(sweep, ray_once)
         return _conclude(sweep)
+
+
+class _RayOnce:
+    """A local Ray, or a cluster, started or joined when the first trial needs it, until the stack is
+    closed."""
+
+    def __init__(self, sweep: _Sweep, stack: ExitStack) -> None:
+        self._sweep, self._stack = sweep, stack
+        self._cluster: Cluster | None = None
+
+    def cluster(self) -> Cluster:
+        """The cluster, checked for this sweep.
+
+        Raises:
+            InputError: If no cluster answers, or it does not suit the sweep.
+        """
+        if self._cluster is None:
+            command, results = self._sweep.command, self._sweep.results
+            in_store = 0 if handle_of(self._sweep.dataset) else self._sweep.dataset.nbytes
+            cluster = self._stack.enter_context(ray_cluster(command.address, in_store, command.verbose))
+            check_fits(command.sweep, cluster)
+            check_shared(results.location, is_local(results.filesystem), cluster)
+            self._cluster = cluster
+        return self._cluster
+
+
+def _search(sweep: _Sweep, ray_once: _RayOnce) -> _Sweep:
+    """Run the samples of a search, choose the best of each group, and run the finals.
+
+    Returns:
+        The sweep with all of these trials.
+    """
+    config, dataset = sweep.config, sweep.dataset
+    check_judges(config, dataset)
+    samples = replace(sweep, trials=sample_trials(config, dataset))
+    groups = len(config.groups(dataset.has_unlabeled))
+    of = f"{groups} groups" if groups > 1 else "one group"
+    sweep.say(f"search: {len(samples.trials):,} samples of {of}")
+    _run_stage(samples, ray_once)
+    rows, ids = sweep.results.trials(sweep.name), samples.row_ids()
+    chosen = choices(config, dataset, rows[rows["trial_id"].isin(ids)])
+    for choice in chosen:
+        sweep.say(choice.line(config), style="red" if choice.best is None else None)
+    finals = replace(sweep, trials=final_trials(config, dataset, chosen))
+    if finals.trials:
+        sweep.say(f"finals: {len(finals.trials):,} trials, each under a seed that chose nothing")
+        _run_stage(finals, ray_once)
+    return replace(sweep, trials=samples.trials + finals.trials)
+
+
+def _run_stage(sweep: _Sweep, ray_once: _RayOnce) -> None:
+    """Run those of the sweep's trials that have no row."""
+    matches = sweep.matches()
+    pending = _pending(sweep, matches)
+    if sweep.config.search and not sweep.command.fresh:
+        rows = sweep.results.trials(sweep.name)
+        put_in_place(sweep.results, sweep.name, sweep.trials, matches, rows)
+    if pending:
+        _run(sweep, matches, pending, ray_once)
+        sweep.results.tidy()
 
 
 def _pending(sweep: _Sweep, matches: Matches) -> list[Trial]:
@@ -118,7 +194,7 @@ def _pending(sweep: _Sweep, matches: Matches) -> list[Trial]:
     return pending
 
 
-def _run(sweep: _Sweep, matches: Matches, pending: Sequence[Trial]) -> None:
+def _run(sweep: _Sweep, matches: Matches, pending: Sequence[Trial], ray_once: _RayOnce) -> None:
     """Run the pending trials, on a local Ray or on a cluster."""
     command, results = sweep.command, sweep.results
     if command.address is None:
@@ -127,15 +203,12 @@ def _run(sweep: _Sweep, matches: Matches, pending: Sequence[Trial]) -> None:
     # The longest first: the last ones are short, so that no core waits long for another.
     pending = sorted(pending, key=lambda trial: -work[trial.trial_id])
     loggers = build_loggers(command.log, results, sweep.name, sweep.say)
-    in_store = 0 if handle_of(sweep.dataset) else sweep.dataset.nbytes
-    with ray_cluster(command.address, in_store, command.verbose) as cluster:
-        check_fits(command.sweep, cluster)
-        check_shared(results.location, is_local(results.filesystem), cluster)
-        _clear(sweep, matches, pending)
-        describe = command.sweep.describe
-        with SweepProgress(pending, work, sweep.console, describe) as progress:
-            _tune(sweep, pending, cluster, loggers, progress)
-        stop_if_asked()
+    cluster = ray_once.cluster()
+    _clear(sweep, matches, pending)
+    describe = sweep.config.describe
+    with SweepProgress(pending, work, sweep.console, describe) as progress:
+        _tune(sweep, pending, cluster, loggers, progress)
+    stop_if_asked()
 
 
 def _check_trials(sweep: _Sweep, trials: Sequence[Trial]) -> dict[str, int]:
@@ -148,8 +221,9 @@ def _check_trials(sweep: _Sweep, trials: Sequence[Trial]) -> dict[str, int]:
     dataset, configs = sweep.dataset, [trial.config for trial in trials]
     channels, height, width = dataset.train.images.shape[1:]
     classes = len(dataset.train.class_names)
-    networks = [config.network for config in configs]
-    for line in check_models(networks, channels, (height, width), classes):
+    # Dropout is no reason why a model can't be built, and a search has as many as samples.
+    networks = {replace(config.network, dropout=None): config.network for config in configs}
+    for line in check_models(networks.values(), channels, (height, width), classes):
         sweep.say(line)
     for settings in {config.unlabeled.method: config.unlabeled for config in configs}.values():
         build_method(settings, torch.full((classes,), 1 / classes))
@@ -162,7 +236,12 @@ def _check_trials(sweep: _Sweep, trials: Sequence[Trial]) -> dict[str, int]:
             prepared = prepare(trial.config, dataset)
             pools[key] = Pools(len(prepared.labeled), len(prepared.unlabeled))
         steps, warmup = steps_of(trial.config, pools[key]), trial.config.optimizer.warmup_steps
-        rule = f"less than the {steps} steps of {sweep.command.sweep.describe(trial.config)}"
+        labeled, judges = pools[key].labeled, trial.place.get("holdout_labels")
+        is_small = judges is None or judges <= labeled or sweep.config.large_holdout
+        rule = f"at most the {labeled} labels of {trial.place.get('search_group')}"
+        fix = "Choose a smaller one; --large-holdout allows it, and the page says so."
+        require(is_small, "holdout", rule, judges, fix)
+        rule = f"less than the {steps} steps of {sweep.config.describe(trial.config)}"
         require(warmup < steps, "warmup_steps", rule, warmup, "Train longer, or leave it out.")
         work[trial.trial_id] = work_of(trial.config, pools[key])
     return work
@@ -204,7 +283,7 @@ def _tune(
         results=results.location,
         dataset=[share(sweep.dataset, config, cluster, sweep.command.address is None)],
         data=sweep.dataset.columns(),
-        saves_models=config.save != "none",
+        save=config.save,
         threads=config.threads,
         cpus_per_worker=config.cpus_per_worker,
         checkpoint_steps=config.checkpoint_steps,
@@ -292,6 +371,9 @@ def _conclude(sweep: _Sweep) -> int:
     )
     if models:
         sweep.say(f"models: {results.location}/models ({models})")
+    failed_samples = sum(_is_failed_sample(trial, matches) for trial in sweep.trials)
+    if failed_samples:
+        sweep.say(f"{failed_samples} samples failed, and can't be chosen")
     without = sum(matches.status(trial) is None for trial in sweep.trials)
     if without:
         sweep.say(
@@ -299,4 +381,17 @@ def _conclude(sweep: _Sweep) -> int:
             "deleted meanwhile. The same command runs them again.",
             style="red",
         )
-    return int(any(matches.status(trial) in (None, "failed") for trial in sweep.trials))
+    groups = {trial.place.get("search_group") for trial in sweep.trials}
+    with_finals = {t.place["search_group"] for t in sweep.trials if t.place.get("role") == "final"}
+    # A sample may fail, as with too high a learning rate, while others of its group do not.
+    return int(
+        any(
+            matches.status(trial) in (None, "failed") and not _is_failed_sample(trial, matches)
+            for trial in sweep.trials
+        )
+        or (bool(sweep.config.search) and groups != with_finals)
+    )
+
+
+def _is_failed_sample(trial: Trial, matches: Matches) -> bool:
+    return trial.place.get("role") == "search" and matches.status(trial) == "failed"

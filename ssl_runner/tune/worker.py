@@ -28,7 +28,7 @@ class Shared:
         results: Folder or URI of the results.
         dataset: The data set from `sharing.share`, in a list so that Ray does not fetch it early.
         data: What each row says of it, `ImageDataset.columns`.
-        saves_models: Whether trained models are saved.
+        save: Which trained models are kept in the end, `SweepConfig.save`.
         threads: Threads of each worker.
         cpus_per_worker: CPUs that Ray reserves for each worker.
         checkpoint_steps: Steps between checkpoints within an epoch, or None.
@@ -44,7 +44,7 @@ class Shared:
     results: str
     dataset: list[Any]
     data: dict[str, Any]
-    saves_models: bool
+    save: str
     threads: int
     cpus_per_worker: float
     checkpoint_steps: int | None
@@ -60,7 +60,7 @@ class Shared:
             sweep=self.sweep,
             question=self.question,
             data=self.data,
-            models=f"{self.results}/models" if self.saves_models else None,
+            models=f"{self.results}/models" if self._saves_model(trial) else None,
             checkpoints=ResultsFolder(self.results).checkpoints(self.sweep, trial.trial_id),
             threads=self.threads,
             checkpoint_steps=self.checkpoint_steps,
@@ -68,6 +68,11 @@ class Shared:
             ray_version=ray.__version__,
             node=node,
         )
+
+    def _saves_model(self, trial: Trial) -> bool:
+        """Of a search only the finals' are kept, unless all are."""
+        is_compared = trial.place.get("role") in (None, "final")
+        return self.save == "all" or (self.save == "best" and is_compared)
 
 
 def trial_of(tune_trial: Any) -> Trial:
