@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ssl_runner.config import AXES, FIELDS, FILE_FIELDS, SEARCH_KEYS, SweepConfig
+from ssl_runner.config import AXES, FIELDS, FILE_FIELDS, OF_ROUNDS, SEARCH_KEYS, SweepConfig
 from ssl_runner.errors import InputError
 from ssl_runner.settings import Text, rule_of, without_none
 from ssl_runner.study import (
@@ -217,6 +217,13 @@ def add_setting_flags(parser: argparse.ArgumentParser, title: str, names: Sequen
         _add_flag(group, name, FIELDS[name], FIELDS[name].default)
 
 
+class _OfSeveral(argparse.Action):
+    """A flag of the main command that a command for one trial refuses with the reason."""
+
+    def __call__(self, *arguments: Any) -> NoReturn:
+        fail(f"{arguments[-1]} makes several trials, one after another. Use python -m ssl_runner.tune.")
+
+
 def _parser(prog: str, description: str, single: bool) -> Parser:
     parser = Parser(
         prog=prog,
@@ -230,9 +237,22 @@ def _parser(prog: str, description: str, single: bool) -> Parser:
     sweep_fields = {field.name: field for field in dataclasses.fields(SweepConfig)}
     left_out = {"trial", "files"}
     if single:
-        left_out |= {"max_concurrent", "configs", "question", "full_methods", "grid", *SEARCH_KEYS}
+        left_out |= {
+            "max_concurrent",
+            "configs",
+            "question",
+            "full_methods",
+            "grid",
+            *SEARCH_KEYS,
+            *OF_ROUNDS,
+        }
+        for name in (*OF_ROUNDS, *(AXES[axis] for axis in OF_ROUNDS)):
+            flag = "--" + name.replace("_", "-")
+            study.add_argument(
+                flag, nargs="*", action=_OfSeveral, help=argparse.SUPPRESS, default=argparse.SUPPRESS
+            )
     for name, field in sweep_fields.items():
-        if name in AXES and single:
+        if name in AXES and single and name not in left_out:
             single_field = FIELDS[AXES[name]]
             # No split seeds: the trial's seed is its split seed.
             default = None if field.default is None else single_field.default
@@ -306,7 +326,9 @@ def parse(prog: str, description: str, arguments: Sequence[str], single: bool = 
     if study is not None:
         settings |= load_settings(study)
     if run.pop("smoke"):
-        settings |= SMOKE
+        is_of_rounds = (settings | given).get("rounds") is not None
+        left_out = {"label_fractions"} if is_of_rounds else set()
+        settings |= {key: value for key, value in SMOKE.items() if key not in left_out}
     if not single:
         given = _spread(given, settings)
     settings |= given

@@ -17,8 +17,17 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Literal
 
-from ssl_runner.datasets.settings import DATASETS, DataSettings, FileSettings, is_path
-from ssl_runner.errors import InputError, did_you_mean, require
+from ssl_runner.datasets.settings import (
+    DATASETS,
+    SELECTIONS,
+    DataSettings,
+    FileSettings,
+    budgets_text,
+    check_budgets,
+    check_selection,
+    is_path,
+)
+from ssl_runner.errors import InputError, did_you_mean, require, shown
 from ssl_runner.methods.settings import HYPERPARAMETERS, MethodSettings, Value, defaults, neutrals
 from ssl_runner.models.settings import OF_SOME_MODELS, ModelSettings
 from ssl_runner.sampler.settings import BatchSettings
@@ -141,7 +150,9 @@ class TrialConfig:
         """The same without its seed, and with the values of more settings that it takes."""
         parts = [self.network.model, self.config]
         if self.config == "partial":
-            parts.append(f"{self.data.label_fraction:.{digits}g}")
+            budgets = self.data.budgets
+            share = f"{self.data.label_fraction:.{digits}g}"
+            parts.append(f"{self.data.selection} {budgets[-1]}" if budgets else share)
         if self.unlabeled.method != "pass":
             parts.append(self.unlabeled.method)
         settings = self.resolved().flat()
@@ -188,14 +199,21 @@ FILE_FIELDS = {field.name: field for field in dataclasses.fields(FileSettings)}
 MANY = 10_000
 """Combinations above which a sweep asks before it starts."""
 
+DEFAULT_FRACTIONS = (0.01, 0.05, 0.1, 0.25, 0.5)
+
 # A sweep's list on the left stands for the trial's setting on the right.
 AXES = {
     "label_fractions": "label_fraction",
     "models": "model",
     "methods": "method",
+    "selections": "selection",
+    "rounds": "label_budgets",
     "seeds": "seed",
     "split_seeds": "split_seed",
 }
+
+OF_ROUNDS = ("selections", "rounds")
+"""Of these, those that take the place of the label fractions."""
 
 LISTS = ("configs", *AXES, "full_methods")
 """The settings of a sweep that are lists."""
@@ -264,7 +282,7 @@ class SweepConfig:
         ("full", "partial"), "full: all labels; partial: the label fractions"
     )
     label_fractions: tuple[Real, ...] = setting(
-        (0.01, 0.05, 0.1, 0.25, 0.5), "label fractions of the partial trials"
+        DEFAULT_FRACTIONS, "label fractions of the partial trials"
     )
     models: tuple[Text, ...] = setting(("CNN",), "models")
     methods: tuple[Text, ...] = setting(("pass",), "methods of the partial trials")
@@ -272,6 +290,14 @@ class SweepConfig:
         None,
         "methods of the full trials, where the data have images without labels; none: as methods, and "
         "if that is pass alone, pass and fixmatch, all trials in paired order so that steps are equal",
+    )
+    selections: tuple[Text, ...] | None = setting(
+        None, f"with rounds: how each chooses the images to label next: {', '.join(SELECTIONS)}"
+    )
+    rounds: tuple[Whole, ...] | None = setting(
+        None,
+        "in place of label fractions: labels of each round, in images, such as 100 300 600; the first "
+        "are random, each round's model chooses the next, by each of selections",
     )
     seeds: tuple[Whole, ...] = setting((0,), "seeds; each gives a trial of its own")
     split_seeds: tuple[Whole, ...] | None = setting(
@@ -378,6 +404,7 @@ class SweepConfig:
             require(len(values) > 0, axis, "a list of at least one", list(values), "Name one.")
             (value, times), *_ = Counter(values).most_common(1)
             require(times == 1, axis, "without repetition", value, "Name it once.")
+        self._check_rounds()
         workers = self.trial.compute.num_workers
         cpus, fix = self.cpus_per_trial, f"Try {workers}."
         require(cpus is None or 0 < cpus < math.inf, "cpus_per_trial", "more than 0", cpus, fix)
@@ -405,13 +432,41 @@ class SweepConfig:
         for name in (*OF_SOME_MODELS, *OF_SOME_OPTIMIZERS):
             self._require_taken(name, self.trial.flat()[name])
         for axis, single in AXES.items():  # also values that no trial uses, such as the methods of full
-            for value in getattr(self, axis) or ():
+            for value in () if axis in OF_ROUNDS else getattr(self, axis) or ():
                 self.trial.replace(**{single: value})
         for method in self.full_methods or ():
             self.trial.replace(method=method)
         self._check_search()
         if self.size <= MANY:
             self.trials()  # check every combination now, not when it runs
+
+    def _check_rounds(self) -> None:
+        """Refuse rounds and selections that do not suit each other, or the other lists."""
+        for selection in self.selections or ():
+            check_selection(selection)
+        if self.rounds is not None:
+            check_budgets("rounds", self.rounds)
+        for given, lacking, example in (
+            ("rounds", "selections", "random margin"),
+            ("selections", "rounds", "100 300 600"),
+        ):
+            values = getattr(self, given)
+            if values is not None and getattr(self, lacking) is None:
+                raise InputError(
+                    f"{lacking} must be given with {given} {shown(list(values))}, got none. "
+                    f"Try --{lacking} {example}."
+                )
+        if self.rounds is None:
+            return
+        fix = "A search finds settings for one number of labels."
+        require(not self.search, "rounds", "left out with a search", list(self.rounds), fix)
+        fix = "Add partial, or leave rounds and selections out."
+        require(
+            "partial" in self.configs, "configs", "with partial for rounds", list(self.configs), fix
+        )
+        fix = "Leave them out: the rounds say how many labels there are."
+        fractions, rule = self.label_fractions, "left out with rounds"
+        require(fractions == DEFAULT_FRACTIONS, "label_fractions", rule, list(fractions), fix)
 
     def _check_axis(self, where: str, name: str) -> None:
         """Check that a setting may be in the grid, or searched.
@@ -554,7 +609,7 @@ class SweepConfig:
     def size(self) -> int:
         """Number of combinations of the lists, and of the samples and finals where there is a search;
         there are at most as many trials."""
-        fractions = {"full": 1, "partial": len(self.label_fractions)}
+        fractions = {"full": 1, "partial": len(self._label_settings("partial"))}
         groups = math.prod(len(values) for values in (self.models, self.methods, *self.grid.values()))
         groups *= sum(fractions[config] for config in self.configs)
         seeds = len(self.seeds) * len(self.split_seeds or (0,))
@@ -582,6 +637,18 @@ class SweepConfig:
     def describe(self, trial: TrialConfig) -> str:
         """A display name: what tells a trial apart in this sweep."""
         return f"{trial.described(self.varying)} seed {trial.batches.seed}"
+
+    def _label_settings(self, config: str) -> list[dict[str, Any]]:
+        """What says how many labels the trials of a config have: each value, as settings."""
+        if config == "full":
+            return [{"label_fraction": 1.0}]
+        if self.rounds is None or self.selections is None:
+            return [{"label_fraction": fraction} for fraction in self.label_fractions]
+        return [
+            {"selection": selection, "label_budgets": budgets_text(self.rounds[:count])}
+            for selection in self.selections
+            for count in range(1, len(self.rounds) + 1)
+        ]
 
     @property
     def cpus_per_worker(self) -> float:
@@ -627,18 +694,17 @@ class SweepConfig:
             for values in itertools.product(*self.grid.values())
         ]
         for config in self.configs:
-            fractions = (1.0,) if config == "full" else self.label_fractions
-            for model, fraction, settings, seed, split_seed in itertools.product(
-                self.models, fractions, grid, seeds, split_seeds or (None,)
+            for model, labels, settings, seed, split_seed in itertools.product(
+                self.models, self._label_settings(config), grid, seeds, split_seeds or (None,)
             ):
                 # With all labels there is no split: one such trial is enough.
-                is_full = fraction == 1
+                is_full = labels.get("label_fraction") == 1
                 chosen = split_seeds[0] if is_full and split_seeds else split_seed
                 for method in full_methods if is_full else self.methods:
                     yield base.replace(
                         **settings,
+                        **labels,
                         model=model,
-                        label_fraction=fraction,
                         method=method,
                         seed=seed,
                         split_seed=seed if chosen is None else chosen,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_runner.config import TrialConfig, short_hash
+from ssl_runner.datasets.settings import budgets_text
 from ssl_runner.errors import InputError
 from ssl_runner.imports import source_digests
 from ssl_runner.settings import is_import_path
@@ -56,6 +57,29 @@ class Trial:
         """The inverse of `plain`."""
         config = TrialConfig.of(**plain["settings"])
         return cls(config, plain["data_digest"], tuple(plain["sources"]), plain["place"])
+
+
+def rounds_up_to(trial: Trial) -> list[Trial]:
+    """The rounds that a trial ends, in order: those that bought its labels, and itself. A trial that
+    is no round is alone."""
+    budgets = trial.config.data.budgets
+    return [
+        Trial(
+            trial.config.replace(label_budgets=budgets_text(budgets[:count])),
+            trial.data_digest,
+            trial.sources,
+        )
+        for count in range(1, len(budgets))
+    ] + [trial]
+
+
+def chains(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Trials in the order in which they depend on each other: the rounds of one beginning together,
+    each other trial by itself; in the order in which they are given."""
+    found: dict[str, list[Trial]] = {}
+    for trial in trials:
+        found.setdefault(rounds_up_to(trial)[0].trial_id, []).append(trial)
+    return [sorted(chain, key=lambda trial: len(trial.config.data.budgets)) for chain in found.values()]
 
 
 def own_code(config: TrialConfig) -> dict[str, str]:

@@ -59,6 +59,46 @@ def split_labels(labels_N: np.ndarray, label_fraction: float, split_seed: int) -
     return chosen
 
 
+def first_labels(labels_N: np.ndarray, count: int, split_seed: int) -> np.ndarray:
+    """Choose exactly `count` of the labeled training images, balanced over the classes as by
+    `split_labels`: where its shares are whole images, the choice is the same.
+
+    Args:
+        labels_N: Class of every training image, shape (N,), `UNLABELED` where it has none.
+        count: Images to choose; at least one of each class is.
+        split_seed: Fixes the choice; equal seeds give equal choices in every process.
+
+    Returns:
+        Sorted indices, int64, shape (count,).
+
+    Raises:
+        InputError: If `count` is less than the number of classes, or more than there are labels.
+    """
+    has_label = np.flatnonzero(labels_N != UNLABELED)
+    classes = _shuffled_classes(labels_N[has_label], split_seed, _LABELS)
+    if not len(classes) <= count <= len(has_label):
+        raise InputError(
+            f"the first of rounds must be in [{len(classes)}, {len(has_label)}], a label of each class "
+            f"and no more than there are, got {count}. Try {min(10 * len(classes), len(has_label))}."
+        )
+    take_K = _apportioned(np.array([len(members) for members in classes]), count, least=1)
+    chosen = [members[:n] for members, n in zip(classes, take_K, strict=True)]
+    first: np.ndarray = has_label[np.sort(np.concatenate(chosen))].astype(np.int64)
+    return first
+
+
+def _apportioned(sizes_K: np.ndarray, count: int, least: int = 0) -> np.ndarray:
+    """`count` images shared out in proportion to the classes' sizes (largest remainder), each class
+    getting at least so many; of equal remainders the first class's counts."""
+    exact_K = count * sizes_K / sizes_K.sum()
+    take_K: np.ndarray = np.maximum(np.floor(exact_K).astype(int), least)
+    while take_K.sum() > count:  # small classes got more than their share
+        take_K[np.where(take_K > least, take_K - exact_K, -np.inf).argmax()] -= 1
+    largest_remainders = np.argsort(-(exact_K - take_K), kind="stable")[: count - take_K.sum()]
+    take_K[largest_remainders] += 1
+    return take_K
+
+
 def stratified_sample(labels_N: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Choose exactly `count` images in the classes' own proportions (largest remainder).
 
@@ -79,10 +119,7 @@ def stratified_sample(labels_N: np.ndarray, count: int, seed: int) -> np.ndarray
             "Choose fewer, or leave it out for all."
         )
     classes = _shuffled_classes(labels_N, seed, _SAMPLE)
-    exact_K = np.array([count * len(members) / len(labels_N) for members in classes])
-    take_K = np.floor(exact_K).astype(int)
-    largest_remainders = np.argsort(-(exact_K - take_K), kind="stable")[: count - take_K.sum()]
-    take_K[largest_remainders] += 1
+    take_K = _apportioned(np.array([len(members) for members in classes]), count)
     chosen = [members[:n] for members, n in zip(classes, take_K, strict=True)]
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 

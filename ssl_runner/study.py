@@ -189,9 +189,16 @@ def sweep_from_settings(settings: Mapping[str, object]) -> SweepConfig:
     for key in settings:
         if key in AXES.values():
             plural = next(axis for axis, single in AXES.items() if single == key)
+            if plural == "rounds":
+                raise InputError(f"{key!r} follows from rounds here. Try rounds: [100, 300, 600]")
             raise InputError(f"{key!r} is a list here: {plural}: {_listed(settings[key])}")
         if key not in KEYS:
             raise InputError(f"unknown key {shown(key)}. {did_you_mean(str(key), KEYS)}")
+    if settings.get("rounds") is not None and "label_fractions" in settings:
+        raise InputError(
+            f"label_fractions must be left out with rounds, got {shown(settings['label_fractions'])}. "
+            "The rounds say how many labels there are."
+        )
     nested: dict[str, object] = {key: settings[key] for key in SWEEP_KEYS if key in settings}
     for axis in LISTS:
         if axis in nested and not isinstance(nested[axis], list | tuple | None):

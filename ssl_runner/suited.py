@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from ssl_runner.config import SweepConfig
+from ssl_runner.config import DEFAULT_FRACTIONS, SweepConfig
 from ssl_runner.datasets import ImageDataset
 from ssl_runner.datasets.settings import is_path
 from ssl_runner.labels import UNLABELED
@@ -41,7 +41,8 @@ def suited(sweep: SweepConfig, dataset: ImageDataset) -> tuple[SweepConfig, list
     if is_path(sweep.trial.data.dataset):  # rows name it alike on every machine
         sweep = dataclasses.replace(sweep, trial=sweep.trial.replace(dataset=dataset.name))
     fractions = sweep.label_fractions
-    if fractions == SweepConfig().label_fractions and "partial" in sweep.configs and counts_K.min() > 0:
+    has_fractions = "partial" in sweep.configs and sweep.rounds is None
+    if fractions == DEFAULT_FRACTIONS and has_fractions and counts_K.min() > 0:
         least = counts_K.min()
         possible = tuple(f for f in fractions if np.floor(f * least + 0.5) >= 1)
         if possible and possible != fractions:

@@ -16,6 +16,7 @@ from ssl_runner.identity import Trial
 from ssl_runner.metrics import METRICS
 from ssl_runner.results import ResultsFolder, identity_columns
 from ssl_runner.results.folder import MODEL
+from ssl_runner.rounds import Buying, next_images
 from ssl_runner.saved_model import ModelCard, model_file
 from ssl_runner.storage import open_folder, write_whole
 from ssl_runner.train import FitResult, Rungs, Stopped, TrialData, fit, prepare
@@ -45,6 +46,7 @@ class RunContext:
         git_commit: Commit of the source, from `git_commit()` on the machine that has it.
         ray_version: Ray's version, or None without Ray.
         node: Name of the machine.
+        labels: Training images that have a label, of which a round's labels are a share.
     """
 
     sweep: str
@@ -57,6 +59,7 @@ class RunContext:
     git_commit: str | None = None
     ray_version: str | None = None
     node: str = socket.gethostname()
+    labels: int = 0
 
 
 def run_trial(
@@ -68,6 +71,7 @@ def run_trial(
     device: torch.device,
     group: dist.ProcessGroup | None = None,
     rungs: Rungs | None = None,
+    buying: Buying | None = None,
 ) -> Rows:
     """Train a trial to its end, from its last checkpoint if it has one; a failure gives a row too.
 
@@ -75,6 +79,7 @@ def run_trial(
         on_epoch: Called on every rank after every epoch, once the checkpoint is written.
         group: The ranks that train together, or None; each calls this with equal arguments.
         rungs: Where it may be told to stop, which gives a row too; None: nowhere.
+        buying: Of a round: which labels it has, and how many it buys; None: the trial is no round.
 
     Returns:
         The rows, which rank 0 must write. The checkpoints are to be cleared after that.
@@ -100,7 +105,7 @@ def run_trial(
             on_epoch(metrics)
 
     try:
-        data = prepare(trial.config, dataset)
+        data = prepare(trial.config, dataset, None if buying is None else buying.labeled)
         resume = checkpoints.load()
         if resume is not None:
             history.extend(resume["progress"]["history"])
@@ -116,7 +121,11 @@ def run_trial(
             checkpoint_steps=context.checkpoint_steps,
             rungs=None if rungs is None else Rungs(rungs.steps, goes_on),
         )
-        row, history = _figures(result, data) | {"status": "finished"}, result.history
+        bought = None
+        if buying is not None and buying.number and is_first:
+            bought = next_images(trial.config, data, result, buying.number, device)
+        row = _figures(result, data) | {"status": "finished", "next_images": bought}
+        history = result.history
     except Stopped as stopped:
         result, history = None, stopped.progress.history
         row = _figures_when_stopped(stopped, data) | {"status": "stopped"}
@@ -197,8 +206,11 @@ def failed_rows(
 
 
 def _base_row(trial: Trial, context: RunContext, started: datetime) -> dict[str, Any]:
+    budgets = trial.config.data.budgets
+    share = {"label_fraction": budgets[-1] / context.labels} if budgets and context.labels else {}
     return (
         identity_columns(trial)
+        | share
         | version_columns()
         | dict(context.data)
         | {

@@ -32,6 +32,7 @@ def trial_row(config: TrialConfig, sweep: str = "s", **figures: Any) -> dict[str
         "images_left_out": 3,
         "left_out_why": "3 without a label in the test part",
         "test_fraction": 0.25,
+        "next_images": [3, 1],
         "weights": "models/s--0.safetensors",
         "split_digest": "5f",
         "epochs_run": 3,

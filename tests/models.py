@@ -60,6 +60,27 @@ class Raising(Linear):
         raise RuntimeError("the weights are tired")
 
 
+class FailingLater(Linear):
+    """It fails at its third step, unless there is a file SSL_RUNNER_TEST_MARK."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.steps = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.steps += self.training
+        if self.steps == 3 and not Path(os.environ["SSL_RUNNER_TEST_MARK"]).exists():
+            raise RuntimeError("three steps are too many")
+        return super().forward(images)
+
+
+class Convolutions(nn.Sequential):
+    """No linear layer."""
+
+    def __init__(self, channels: int, size: tuple[int, int], classes: int, dropout: float) -> None:
+        super().__init__(nn.Conv2d(channels, classes, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
 class Killed(Linear):
     """Its process is killed in its second epoch, the first time; SSL_RUNNER_TEST_MARK is the mark."""
 

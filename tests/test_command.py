@@ -48,6 +48,8 @@ FLAGS: dict[str, tuple[str, object]] = {
     "label_fractions": ("0.5 1 1e-3", [0.5, 1.0, 0.001]),
     "models": ("CNN torchvision:resnet18", ["CNN", "torchvision:resnet18"]),
     "methods": ("pass fixmatch", ["pass", "fixmatch"]),
+    "selections": ("random margin", ["random", "margin"]),
+    "rounds": ("50 100", [50, 100]),
     "seeds": ("3 0", [3, 0]),
     "split_seeds": ("4", [4]),
     "grid": ("{lr:[1e-3,0.01]}", {"lr": [0.001, 0.01]}),
@@ -143,9 +145,10 @@ NEEDS: dict[str, dict[str, object]] = {
 
 def test_every_setting_has_a_flag() -> None:
     assert FLAGS.keys() == set(KEYS)
-    of_sgd = {"optimizer_momentum", "nesterov"}
+    of_sgd, of_rounds = {"optimizer_momentum", "nesterov"}, {"selections", "rounds"}
     others = FLAGS.keys() - NEEDS.keys() - {"grid"}
-    for flags in (others - of_sgd, others - {"beta1", "beta2", "eps"}):
+    of_others = {"beta1", "beta2", "eps", "label_fractions"}
+    for flags in (others - of_sgd - of_rounds, others - of_others):
         chosen = FLAGS if of_sgd.isdisjoint(flags) else FLAGS | {"optimizer": ("SGD", "SGD")}
         arguments = []
         for key in flags:
@@ -161,6 +164,8 @@ def test_a_flag_changes_its_setting_alone(key: str) -> None:
     # A hyperparameter is refused where nothing takes it.
     others: dict[str, Any] = {"methods": ["fixmatch"]} if key in HYPERPARAMETERS else {}
     others |= {name: [made] if name == "model" else made for name, made in TAKERS.get(key, {}).items()}
+    if key in ("selections", "rounds"):
+        others |= {"selections": ["random"], "rounds": [100]}
     if "model" in others:
         others["models"] = others.pop("model")
     others |= NEEDS.get(key, {})
@@ -340,7 +345,8 @@ def test_train_has_a_flag_for_every_setting_of_a_trial(capsys: pytest.CaptureFix
     with pytest.raises(SystemExit, match="0"):
         train("--help")
     flags = set(re.findall(r"^  (--[a-z0-9-]+)", capsys.readouterr().out, re.MULTILINE))
-    fields = {"--" + name.replace("_", "-") for name in (*FIELDS, *FILE_FIELDS)}
+    of_rounds = {"selection", "label_budgets"}
+    fields = {"--" + name.replace("_", "-") for name in {*FIELDS, *FILE_FIELDS} - of_rounds}
     run = {"--results", "--data-dir", "--fresh", "--smoke", "--dry-run"}
     machine = {"--cpus-per-trial", "--gpus-per-trial", "--checkpoint-steps", "--time-limit", "--save"}
     assert flags == fields | run | machine | {"--name"}
@@ -358,6 +364,8 @@ def test_train_keeps_its_rows_apart() -> None:
         (("study.yaml",), "error: unknown argument 'study.yaml'. See --help.\n"),
         (("--seed", "1", "2"), "error: unknown argument '2'. See --help.\n"),
         (("--address", "auto"), "error: unknown flag '--address'. "),
+        (("--rounds", "9"), "error: --rounds makes several trials, one after another. Use python -m "),
+        (("--selection", "margin"), "error: --selection makes several trials, one after another. "),
     ],
 )
 def test_what_train_does_not_take(

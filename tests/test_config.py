@@ -338,6 +338,8 @@ CHANGED: dict[str, Any] = {
     "dataset": "tests.data:make",
     "subset": 1,
     "label_fraction": 0.5,
+    "selection": "margin",
+    "label_budgets": "100 300",
     "method": "freematch",
     "model": "AdaptiveCNN",
     "seed": 1,
@@ -385,6 +387,8 @@ CHANGED: dict[str, Any] = {
 
 WORKERS = ("num_workers", "min_workers")
 TAKERS: dict[str, dict[str, Any]] = {
+    "selection": {"selection": "random", "label_budgets": "100"},
+    "label_budgets": {"selection": "random", "label_budgets": "100"},
     "small_images": {"model": RESNET},
     "weights_file": {"model": RESNET},
     "sync_batch_norm": {"model": RESNET},

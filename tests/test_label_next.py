@@ -14,15 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
+from ssl_runner import asking
+from ssl_runner.asking import features_of, of_length_one
 from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import ImageArrays, ImageDataset, load_dataset
 from ssl_runner.datasets.given_labels import place_by_index, read_labels
 from ssl_runner.datasets.settings import FileSettings
 from ssl_runner.errors import InputError
-from ssl_runner.label_next import features
 from ssl_runner.label_next.__main__ import main
 from ssl_runner.label_next.asking import Question, ask
-from ssl_runner.label_next.features import features_of, of_length_one
 from ssl_runner.label_next.material import Asked, Known, known_labels, load_material
 from ssl_runner.label_next.suspecting import out_of_fold
 from ssl_runner.label_next.tables import csv_of
@@ -122,7 +122,7 @@ def test_features_are_what_the_last_layer_gets(
         answers = saved.module(torch.tensor(small.train.images[places]) / 255)
         again = layers[-1](torch.from_numpy(whole))
     np.testing.assert_allclose(answers, again, atol=1e-4)
-    monkeypatch.setattr(features, "_AT_ONCE", 1)  # a batch at a time
+    monkeypatch.setattr(asking, "_AT_ONCE", 1)  # a batch at a time
     np.testing.assert_array_equal(whole, features_of(saved, small.train.images, places, done.append))
     assert done == [250, 125, 125]
     lengths = np.linalg.norm(of_length_one(np.vstack([whole, np.zeros((1, 128))])), axis=1)

@@ -16,7 +16,18 @@ ROOMS = (
     *("config", "identity", "study", "command"),
     *("split", "datasets", "sampler", "loader", "image_files", "parquet_shards"),
     *("augment", "models", "methods", "train", "suited", "checkpoint", "results"),
-    *("saved_model", "versions", "trial", "predict", "export", "report", "label_next", "tune"),
+    *(
+        "saved_model",
+        "versions",
+        "asking",
+        "rounds",
+        "trial",
+        "predict",
+        "export",
+        "report",
+        "label_next",
+        "tune",
+    ),
 )
 
 

@@ -50,6 +50,8 @@ subset int64
 config string
 label_fraction double
 split_seed int64
+selection string
+label_budgets string
 holdout int64
 model string
 dropout double
@@ -98,6 +100,7 @@ holdout_labels int64
 holdout_correct binary
 search string
 validation string
+round int64
 labeled_images int64
 unlabeled_images int64
 validation_images int64
@@ -105,6 +108,7 @@ test_images int64
 images_left_out int64
 left_out_why string
 test_fraction double
+next_images list<element: int64>
 weights string
 split_digest string
 settings_id string
@@ -258,7 +262,8 @@ def test_every_setting_has_its_column() -> None:
     config = TrialConfig.of(label_fraction=0.1, holdout=5000)
     row = identity_columns(Trial(config, "da"))
     assert row.keys() == FIELDS.keys() | {
-        *("trial_id", "settings_id", "data_digest", "sources", "config", "validation")
+        *("trial_id", "settings_id", "data_digest", "sources", "config", "validation"),
+        "round",
     }
     assert row.keys() <= set(TRIALS.names)
     assert row["settings_id"] == config.settings_id

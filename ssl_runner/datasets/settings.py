@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ssl_runner.errors import require
+from ssl_runner.errors import InputError, did_you_mean, require, shown
 from ssl_runner.settings import Real, Text, Whole, check, is_import_path, setting
 
 DATASETS = (
@@ -13,6 +13,9 @@ DATASETS = (
     *("USPS", "CIFAR10", "CIFAR100", "SVHN", "STL10"),
 )
 """The data sets that have a name."""
+
+SELECTIONS = ("random", "least_confidence", "margin", "entropy", "coreset", "typiclust")
+"""The strategies of `ssl_runner.selection` that one model can answer."""
 
 
 def is_path(dataset: str) -> bool:
@@ -46,6 +49,16 @@ class DataSettings:
     )
     label_fraction: Real = setting(1.0, "share of the training images that keep their label")
     split_seed: Whole = setting(0, "drives which images keep their label", least=0, fix="Try 0.")
+    selection: Text | None = setting(
+        None,
+        f"how each round chooses the images to label next: {', '.join(SELECTIONS)}",
+        column="how the images to label next are chosen; null: the trial is no round",
+    )
+    label_budgets: Text | None = setting(
+        None,
+        "labels of each round up to this one, in images: 100 300 600",
+        column="labels of each round up to this one, in images; null: the trial is no round",
+    )
     holdout: Whole = setting(
         0,
         "training images set aside for validation; 0: the test images validate",
@@ -59,6 +72,15 @@ class DataSettings:
         fix = f"Did you mean {share_text}?" if 0.01 <= share <= 1 else "10 % is 0.1."
         require(0 < self.label_fraction <= 1, "label_fraction", "in (0, 1]", self.label_fraction, fix)
         check(self)
+        if self.selection is not None:
+            check_selection(self.selection)
+        if self.label_budgets is not None:
+            check_budgets("label_budgets", self.budgets)
+            fix = "Leave it out: the budgets say how many labels there are."
+            share = self.label_fraction
+            require(share == 1, "label_fraction", "1 with label_budgets", share, fix)
+        both = (self.selection is None) == (self.label_budgets is None)
+        require(both, "selection", "given with label_budgets", self.selection, "Give both or neither.")
 
     @property
     def config(self) -> str:
@@ -66,12 +88,64 @@ class DataSettings:
 
         Not to be mistaken for the literature's "partial labels", sets of candidate labels.
         """
-        return "full" if self.label_fraction == 1 else "partial"
+        return "full" if self.label_fraction == 1 and self.label_budgets is None else "partial"
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """The labels of each round up to this one; empty where the trial is no round."""
+        return read_budgets(self.label_budgets or "")
 
     @property
     def validation(self) -> str:
         """What the validation figures were taken on: the `test` images or a `holdout`."""
         return "holdout" if self.holdout else "test"
+
+
+def check_selection(selection: str) -> None:
+    """Refuse a strategy that is not known, or that one model can't answer.
+
+    Raises:
+        InputError: With the nearest known name, or the reason.
+    """
+    if selection == "disagreement":
+        raise InputError(
+            "a selection must be one that one model can answer, got 'disagreement', which needs "
+            "several. Try margin."
+        )
+    rule, fix = f"one of {', '.join(SELECTIONS)}", did_you_mean(selection, SELECTIONS)
+    require(selection in SELECTIONS, "a selection", rule, selection, fix)
+
+
+def check_budgets(name: str, budgets: tuple[int, ...]) -> None:
+    """Refuse budgets that do not rise from at least 1.
+
+    Raises:
+        InputError: With the values.
+    """
+    rises = all(low < high for low, high in zip((0, *budgets), budgets, strict=False))
+    if not budgets or not rises:
+        better = sorted({budget for budget in budgets if budget > 0}) or [100, 300, 600]
+        raise InputError(
+            f"{name} must be numbers of labels that rise, at least 1, got {shown(list(budgets))}. "
+            f"Try {shown(better)}."
+        )
+
+
+def budgets_text(budgets: tuple[int, ...]) -> str:
+    """Budgets as the one text that names them."""
+    return " ".join(map(str, budgets))
+
+
+def read_budgets(text: str) -> tuple[int, ...]:
+    """The inverse of `budgets_text`.
+
+    Raises:
+        InputError: For a text that it does not give.
+    """
+    numbers = tuple(int(word) for word in text.split() if word.isdecimal())
+    rule, fix = "whole numbers with a space between them", "Try '100 300 600'."
+    require(budgets_text(numbers) == text, "label_budgets", rule, text, fix)
+    return numbers
 
 
 Fit = Literal["crop", "pad", "stretch"]

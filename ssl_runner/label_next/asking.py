@@ -1,6 +1,5 @@
 """The choice of images to label next, by what models answer to them."""
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,12 +8,12 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from ssl_runner.asking import Advance, answers_to, choose_by_asking, in_full
 from ssl_runner.errors import InputError, did_you_mean, require
-from ssl_runner.label_next.features import Advance, answers_to, features_of, of_length_one
 from ssl_runner.label_next.material import Known
 from ssl_runner.predict.answers import Answers, answers_of
 from ssl_runner.saved_model import SavedModel
-from ssl_runner.selection import STRATEGIES, Choice, choose
+from ssl_runner.selection import STRATEGIES, Choice
 from ssl_runner.selection.uncertainty import Measure
 
 # n = chosen images, K = classes
@@ -89,40 +88,23 @@ def ask(
         The choice, in training images; and what the models answer to each of the chosen ones.
     """
     strategy, needs = question.strategy, STRATEGIES[question.strategy].needs
-    number, seed = question.number, question.seed
-    models = [_in_full(model) for model in models]
-    if needs == "nothing":
-        choice = choose(strategy, number, candidates=known.candidates, seed=seed)
-    elif needs == "features":
-        # Only of images that are candidates or labeled, in the order of the training images.
-        places = np.union1d(known.candidates, known.labeled)
-        with progress("features", len(places)) as advance:
-            features = features_of(models[0], images_NCHW, places, advance)
-        chosen = choose(
+    models = [in_full(model) for model in models]
+    asked = len(models) * len(known.candidates)
+    if needs == "features":
+        asked += len(known.labeled)
+    with progress("features" if needs == "features" else "answers", asked) as advance:
+        choice = choose_by_asking(
+            models,
+            images_NCHW,
             strategy,
-            number,
-            features=of_length_one(features) if strategy == "typiclust" else features,
-            labeled=np.searchsorted(places, known.labeled),
-            candidates=np.searchsorted(places, known.candidates),
-            seed=seed,
+            question.number,
+            labeled=known.labeled,
+            candidates=known.candidates,
+            seed=question.seed,
+            measure=question.measure,
+            advance=advance,
         )
-        choice = Choice(places[chosen.indices], chosen.scores)
-    else:
-        answers = _answers(models, images_NCHW, known.candidates)
-        chosen = choose(
-            strategy, number, probabilities=answers.of_each, seed=seed, measure=question.measure
-        )
-        choice = Choice(known.candidates[chosen.indices], chosen.scores)
-        return choice, Answers(answers.of_each[:, chosen.indices])
     return choice, _answers(models, images_NCHW, choice.indices)
-
-
-def _in_full(model: SavedModel) -> SavedModel:
-    """A model that answers in float32 where it was trained in bf16: its logits have eight bits, so
-    that many images are equally uncertain, and the first of them would be chosen."""
-    if model.card.precision != "bf16":
-        return model
-    return SavedModel(model.module, dataclasses.replace(model.card, precision="fp32"))
 
 
 def _answers(models: Sequence[SavedModel], images_NCHW: np.ndarray, places_n: np.ndarray) -> Answers:

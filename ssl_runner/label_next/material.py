@@ -17,8 +17,8 @@ from ssl_runner.datasets.settings import FileSettings, is_path
 from ssl_runner.errors import Described, InputError, require
 from ssl_runner.labels import UNLABELED
 from ssl_runner.results import ResultsFolder
+from ssl_runner.rounds import data_of
 from ssl_runner.saved_model import SavedModel, load_model
-from ssl_runner.train.data import prepare
 
 # N = training images, n = listed images
 
@@ -174,13 +174,14 @@ def known_labels(dataset: ImageDataset, asked: Sequence[Asked]) -> Known:
                 f"on these data (digest {dataset.digest}), got {card.data_digest} for {model.name}. "
                 "Name its own data set, with its --labels-file."
             )
-        config = ResultsFolder(model.results).config(card.sweep, card.trial_id)
+        results = ResultsFolder(model.results)
+        config = results.config(card.sweep, card.trial_id)
         if config is None:
             raise InputError(
                 f"{model.name}: its trial {card.trial_id} must have a row in {model.results}, since it "
                 f"says which images of {dataset.name} had no label. Name its results folder: --results."
             )
-        datas.append(prepare(config, dataset))
+        datas.append(data_of(card, config, dataset, results))
     if len({data.split_digest for data in datas}) > 1:
         raise InputError(
             f"the models' trials must have had the same labels, got splits "

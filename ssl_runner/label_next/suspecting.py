@@ -7,15 +7,12 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
+from ssl_runner.asking import answers_to, trained_model
 from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import ImageDataset
-from ssl_runner.label_next.features import answers_to
 from ssl_runner.labels import UNLABELED
-from ssl_runner.models import build_model
-from ssl_runner.saved_model import ModelCard, SavedModel
 from ssl_runner.selection import folds
-from ssl_runner.train import FitResult, TrialData, fit, prepare
-from ssl_runner.train.device import dtype_of
+from ssl_runner.train import fit, prepare
 
 # N = training images, n = labeled ones, K = classes
 
@@ -51,9 +48,7 @@ def out_of_fold(
         blanked = dataclasses.replace(dataset, train=dataclasses.replace(train, labels=labels_N))
         data = prepare(config, blanked)
         result = fit(config, data, device=torch.device("cpu"), report=lambda metrics, state: None)
-        logits_nK = answers_to(
-            _model(config, data, result), train.images, labeled[in_fold_n], lambda count: None
-        )
+        logits_nK = answers_to(trained_model(config, data, result), train.images, labeled[in_fold_n])
         probabilities_nK[in_fold_n] = softmax(logits_nK, axis=1)
         agreed = (logits_nK.argmax(axis=1) == train.labels[labeled[in_fold_n]]).mean()
         say(
@@ -62,26 +57,3 @@ def out_of_fold(
             f"{int(in_fold_n.sum()):,} their label"
         )
     return labeled, probabilities_nK
-
-
-def _model(config: TrialConfig, data: TrialData, result: FitResult) -> SavedModel:
-    """The trained model, ready to answer; it belongs to no row."""
-    shape = tuple(data.images_NCHW.shape[1:])
-    card = ModelCard(
-        network=vars(config.network),
-        image_shape=shape,
-        class_names=data.classes,
-        scale=255.0,
-        precision=result.precision,
-        sweep="",
-        trial_id="",
-        dataset="",
-        data_digest="",
-        sources="",
-        versions={},
-    )
-    network = dataclasses.replace(config.resolved().network, weights_file=None)  # only began there
-    module = build_model(network, shape[0], (shape[1], shape[2]), len(data.classes))
-    module.to(dtype_of(result.precision))
-    module.load_state_dict(result.weights)
-    return SavedModel(module.to(memory_format=torch.channels_last).eval(), card)

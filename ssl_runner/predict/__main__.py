@@ -200,7 +200,7 @@ def _calibrated(
     """Each model's temperature; empty: none is asked for."""
     import numpy as np
 
-    from ssl_runner.predict.answers import logits_of
+    from ssl_runner.asking import logits_of
     from ssl_runner.predict.asking import ask
     from ssl_runner.predict.calibrating import calibrate
     from ssl_runner.predict.trained_on import Rows

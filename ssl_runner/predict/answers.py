@@ -1,48 +1,12 @@
-"""Asking saved models: logits in batches, one model's answers or those of several together."""
+"""What models say of images: one model's answers, or those of several together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.special import entr, softmax
 
-from ssl_runner.saved_model import SavedModel
-from ssl_runner.train.device import autocast, dtype_of, to_model_input
-from ssl_runner.train.evaluation import EVALUATION_BATCH
-
-# M = models, N = images, B = images in a batch, C = channels, H, W = height, width, K = classes
-
-
-@torch.inference_mode()
-def logits_of(
-    saved: SavedModel, images_NCHW: np.ndarray, device: torch.device | None = None
-) -> np.ndarray:
-    """A model's logits, computed as in its own evaluation: the same batches, the same precision.
-
-    Args:
-        saved: The model, on the device.
-        images_NCHW: uint8 images of the shape it takes; they may be a map of a file.
-        device: Where it is; None: the CPU.
-
-    Returns:
-        float64, (N, K).
-    """
-    device = device or torch.device("cpu")
-    parts = []
-    for images_BCHW in _batches(images_NCHW, EVALUATION_BATCH[device.type]):
-        made = to_model_input(
-            torch.from_numpy(images_BCHW.copy()), device, dtype_of(saved.card.precision)
-        )
-        with autocast(saved.card.precision, device):
-            logits_BK = saved.module(made)
-        parts.append(logits_BK.to(torch.float64).cpu().numpy())
-    return np.concatenate(parts) if parts else np.empty((0, len(saved.class_names)))
-
-
-def _batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+# M = models, N = images, K = classes
 
 
 @dataclass(frozen=True)

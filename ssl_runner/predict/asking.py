@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ssl_runner.asking import logits_of
 from ssl_runner.datasets.decoded.pool import shown_progress
 from ssl_runner.errors import InputError, shown
-from ssl_runner.predict.answers import logits_of
 from ssl_runner.predict.images import Images, Wish, quiet_pillow
 from ssl_runner.saved_model import SavedModel
 from ssl_runner.train.evaluation import EVALUATION_BATCH

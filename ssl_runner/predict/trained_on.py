@@ -13,9 +13,10 @@ from ssl_runner.datasets.decoded.store import find_content
 from ssl_runner.datasets.settings import is_path
 from ssl_runner.errors import InputError
 from ssl_runner.results import ResultsFolder
+from ssl_runner.rounds import data_of
 from ssl_runner.saved_model import ModelCard, SavedModel
 from ssl_runner.settings import is_import_path
-from ssl_runner.train import TrialData, prepare
+from ssl_runner.train import TrialData
 
 # n = validation images
 
@@ -54,7 +55,7 @@ class Rows:
         if any(saved.card.data_digest != dataset.digest for saved in models):
             return None
         return [
-            prepare(config_of(saved.card, folder), dataset)
+            data_of(saved.card, config_of(saved.card, folder), dataset, ResultsFolder(folder))
             for saved, folder in zip(models, self._results, strict=True)
         ]
 
@@ -82,7 +83,8 @@ class Rows:
         found = []
         for saved, folder in zip(models, self._results, strict=True):
             config = config_of(saved.card, folder)
-            trial = prepare(config, data(saved.card.dataset, saved.card.data_digest))
+            dataset = data(saved.card.dataset, saved.card.data_digest)
+            trial = data_of(saved.card, config, dataset, ResultsFolder(folder))
             found.append(Validation(*trial.validation, is_test=trial.test is None))
         return found
 

@@ -14,7 +14,9 @@ def main() -> int:
     parser.add_argument("results", nargs="?", default="results", help="folder or URI of the results")
     parser.add_argument("--sweep", help="only this sweep; without it, all")
     parser.add_argument(
-        "--baseline", help="reference of the differences: full, or a method; without it, full and pass"
+        "--baseline",
+        help="reference of the differences: full, a method or a selection; without it, full, pass, and "
+        "random among several selections",
     )
     parser.add_argument(
         "--format", default="table", choices=("table", "csv", "markdown"), help="output format"

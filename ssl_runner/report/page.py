@@ -97,7 +97,7 @@ def render_page(
     Args:
         trials, epochs: Rows as in `results/trials` and `results/epochs`.
         dataset: Whose images it shows, if all trials are of it; None: no images.
-        baseline: Reference of the differences; None: full, and `pass` beside other methods.
+        baseline: Reference of the differences; None: those of `results.compare`.
     """
     compared = compare(trials, (baseline,)) if baseline else compare(trials)
     keys = words.keys_of(compared)

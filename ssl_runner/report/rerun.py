@@ -13,10 +13,12 @@ from ssl_runner.config import (
     DETERMINING,
     FIELDS,
     NEVER_AN_AXIS,
+    OF_ROUNDS,
     SEARCH_KEYS,
     SweepConfig,
     TrialConfig,
 )
+from ssl_runner.datasets.settings import SELECTIONS
 
 
 def command_of(rows: pd.DataFrame) -> str:
@@ -30,7 +32,14 @@ def command_of(rows: pd.DataFrame) -> str:
         *(name for name in ("full", "partial") if (rows["config"] == name).any()),
     ]
     partial = rows[rows["config"] == "partial"]
+    rounds = max(rows["label_budgets"].dropna(), key=len, default="").split()
+    if rounds:
+        partial = rows[rows["selection"].notna()]
+        selections = sorted(partial["selection"].unique(), key=SELECTIONS.index)
+        arguments += ["--selections", *selections, "--rounds", *rounds]
     for axis, single in AXES.items():
+        if axis in OF_ROUNDS or (rounds and axis == "label_fractions"):
+            continue
         among = partial if single in ("label_fraction", "method") and len(partial) else rows
         values = list(dict.fromkeys(among[single].sort_values().tolist()))
         default = [*(getattr(SweepConfig(), axis) or ())]

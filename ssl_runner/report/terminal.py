@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 def _key(value: object) -> Text:
     """A row's key; a name that looks like rich's markup stays unchanged."""
+    if value is None:
+        return Text("–")
     if isinstance(value, float):
         return Text("–" if math.isnan(value) else f"{value:.10g}")
     return Text(str(value))
@@ -36,7 +38,7 @@ def comparison_table(
     Args:
         trials: Rows as in `results/trials`.
         box: Style of its lines.
-        baseline: Reference of the differences; None: full, and `pass` beside other methods.
+        baseline: Reference of the differences; None: those of `results.compare`.
     """
     from ssl_runner.results import compare
 

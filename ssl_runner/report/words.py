@@ -87,7 +87,7 @@ def difference(row: Row, baseline: str) -> str:
 def _is_reference(row: Row, baseline: str) -> bool:
     if baseline == "full":
         return bool(row["config"] == "full" and row["method"] == "pass")
-    return bool(row["method"] == baseline)
+    return baseline in (row["method"], row.get("selection"))
 
 
 def is_best(compared: "pd.DataFrame", row: Row, name: str) -> bool:

@@ -21,8 +21,18 @@ _SEEDS = ("seed", "split_seed")
 _VERSION = ("data_digest", "sources")
 # What a model, a method or an optimizer determines: shown only where it varies among trials of the
 # same one.
-_BY = {name: by for by, names in DETERMINING.items() for name in names} | {"order": "method"}
+_BY = {name: by for by, names in DETERMINING.items() for name in names} | {
+    "order": "method",
+    "label_budgets": "label_fraction",  # those of the rounds before vary rarely
+}
 _OF_METHOD = (*HYPERPARAMETERS, "order")
+_OF_ROUNDS = ("selection", "label_budgets")
+
+
+def baselines_of(trials: pd.DataFrame) -> tuple[str, ...]:
+    """What trials are compared with by default: full, `pass`, and `random` among several selections."""
+    selections = set(trials["selection"].dropna())
+    return ("full", "pass", *(["random"] if "random" in selections and len(selections) > 1 else []))
 
 
 def compared_rows(trials: pd.DataFrame) -> pd.DataFrame:
@@ -44,46 +54,54 @@ def searched_settings(trials: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(name for record in records for name in record["search"]))
 
 
-def compare(trials: pd.DataFrame, baselines: Sequence[str] = ("full", "pass")) -> pd.DataFrame:
+def compare(trials: pd.DataFrame, baselines: Sequence[str] | None = None) -> pd.DataFrame:
     """The table the notebook ends with: full against each fraction, averaged over the seeds.
 
     Args:
         trials: Rows as in `results/trials`, of which `compared_rows` are.
-        baselines: What the others are compared with: `full`, or methods of the partial trials.
+        baselines: What the others are compared with: `full`, or methods or selections of the partial
+            trials; None: `baselines_of`.
 
     Returns:
         A row per configuration (model, config, label fraction, method, and any other setting that
         varies except the seeds), most labels first. For each of training, validation and test, loss
         and accuracy: `…_mean` and `…_spread` (standard deviation of a sample; NaN where n is 1).
         `to_full_…`: the test accuracy less that of full with the same seed and other settings, and
-        `to_pass_…` (or another method): less that of `pass` with the same seeds, label fraction and
-        other settings:
+        `to_pass_…` (or another method, or a selection): less that of `pass` with the same seeds, label
+        fraction and other settings:
         mean, spread, and `low` and `high`, the 95 % confidence interval of the mean difference by
         Student's t over the pairs (NaN where there are fewer than two, or there is none to compare
         with). Means of steps, images and seconds. `n`: the number of trials.
 
     Raises:
-        InputError: If a baseline is neither full nor `pass` nor a method of the trials.
+        InputError: If a baseline is neither full nor `pass` nor a method or selection of the trials.
     """
-    known = ["full", *dict.fromkeys(["pass", *trials["method"]])]
+    baselines = baselines_of(trials) if baselines is None else baselines
+    selections = dict.fromkeys(trials["selection"].dropna())
+    known = ["full", *dict.fromkeys(["pass", *trials["method"]]), *selections]
     for name in baselines:
         if name not in known:
             raise InputError(
                 f"the baseline must be one of {', '.join(known)}, got {name!r}. "
-                "It is full, or a method of these trials."
+                "It is full, or a method or a selection of these trials."
             )
     done = compared_rows(trials)
     varying = _varying(done)
     shared = [name for name in varying if name not in (*HYPERPARAMETERS, "sources")]
     searched = searched_settings(done)
-    same_labels = ["model", "label_fraction", *_SEEDS, *(set(shared) - {"order"})]
+    same_labels = ["model", "label_fraction", *_SEEDS]
     for name in baselines:
-        is_full = name == "full"
-        # Where images without a label remain, full may be trained with other methods too.
-        reference = done["method"] == ("pass" if is_full else name)
-        if is_full:
-            reference &= done["config"] == "full"
-        keys = ["model", "seed", *shared] if is_full else same_labels
+        if name == "full":
+            # Where images without a label remain, full may be trained with other methods too.
+            reference = (done["config"] == "full") & (done["method"] == "pass")
+            keys = ["model", "seed", *(other for other in shared if other not in _OF_ROUNDS)]
+        elif name in selections:
+            reference = done["selection"] == name
+            others = set(varying) - {"selection"}
+            keys = [*same_labels, "method", *others]
+        else:
+            reference = done["method"] == name
+            keys = [*same_labels, *(set(shared) - {"order"})]
         done = _paired(done, reference, keys, f"to_{name}", searched)
     aggregates: dict[str, Any] = {"labeled_images": ("labeled_images", "first")}
     for name in (*COMPARED, *(f"to_{baseline}" for baseline in baselines)):
@@ -104,7 +122,7 @@ def compare(trials: pd.DataFrame, baselines: Sequence[str] = ("full", "pass")) -
 def _varying(done: pd.DataFrame) -> list[str]:
     """The settings that vary, except the seeds and those that every comparison names; and what
     tells rows of the same settings apart, where there are older versions of their data or code."""
-    within = {by: done.groupby(by, dropna=False) for by in DETERMINING}
+    within = {by: done.groupby(by, dropna=False) for by in _BY.values()}
     versions = done.groupby(["sweep", "settings_id"])
     varying = [name for name in _VERSION if (versions[name].nunique(dropna=False) > 1).any()]
     return varying + [
@@ -112,7 +130,8 @@ def _varying(done: pd.DataFrame) -> list[str]:
         for name in ("sweep", *SETTING_COLUMNS)
         if name not in (*_ALWAYS, *_SEEDS)
         and (
-            within[_BY[name]][name].nunique(dropna=False).max() > 1
+            # A share of the labels without rounds has no budgets: its selection, none, says so.
+            within[_BY[name]][name].nunique(dropna=name == "label_budgets").max() > 1
             if name in _BY
             else done[name].nunique(dropna=False) > 1
         )
@@ -179,8 +198,8 @@ def label_curve(trials: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A row per model, method, any other setting that varies except seeds, and number of labeled
         images, ascending: `test_accuracy_mean`, `test_accuracy_spread` (NaN where n is 1) and `n`.
-        Full is the last point of every method's curve: trained with that method, or else with
-        `pass`, as where no image without a label remains.
+        Full is the last point of every method's and every selection's curve: trained with that method,
+        or else with `pass`, as where no image without a label remains.
     """
     done = compared_rows(trials)
     searched = searched_settings(done)  # chosen anew for each number of labels
@@ -188,13 +207,17 @@ def label_curve(trials: pd.DataFrame) -> pd.DataFrame:
     full, partial = (done[done["config"] == config] for config in ("full", "partial"))
     # Where images without a label remain, full is trained with other methods too.
     own, full = full[full["method"] != "pass"], full[full["method"] == "pass"]
-    shared = [name for name in varying if name not in _OF_METHOD]
+    shared = [name for name in varying if name not in (*_OF_METHOD, *_OF_ROUNDS)]
     keys = ["model", "method", *varying]
     of_method = [name for name in keys if name not in ("model", *shared)]
     curves = partial[keys].drop_duplicates()
     last = full.drop(columns=of_method).merge(curves, on=["model", *shared], how="left")
     last["method"] = last["method"].fillna("pass")
     last = last[~last["method"].isin(set(own["method"]))]
+    of_rounds = [name for name in keys if name in _OF_ROUNDS]
+    if of_rounds and len(own):
+        same = [name for name in keys if name not in of_rounds]
+        own = own.drop(columns=of_rounds).merge(curves, on=same, how="left")
     points = [part[[*keys, "labeled_images", "test_accuracy"]] for part in (partial, own, last)]
     curve: pd.DataFrame = (
         pd.concat([part for part in points if len(part)] or points, ignore_index=True)

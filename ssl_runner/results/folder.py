@@ -143,6 +143,11 @@ class ResultsFolder:
         """Status and error of a trial that has a row; None if it has none."""
         return self._row(sweep, trial_id, ["status", "error"])
 
+    def purchase(self, sweep: str, trial_id: str) -> dict[str, Any] | None:
+        """What a round's row says of what it bought: `status`, `error`, `steps`, `next_images`; None if
+        it has no row."""
+        return self._row(sweep, trial_id, ["status", "error", "steps", "next_images"])
+
     def config(self, sweep: str, trial_id: str) -> TrialConfig | None:
         """The settings of a trial that has a row; None if it has none.
 
@@ -347,7 +352,10 @@ _BEFORE_OPTIMIZERS = {
     if value is not None and name != "lr"
 } | {"small_images": False, "sync_batch_norm": False}
 
-_IDENTIFIED = ("trial_id", "settings_id", "data_digest", "sources", "status", "ended_at")
+_IDENTIFIED = (
+    *("trial_id", "settings_id", "data_digest", "sources", "status", "ended_at"),
+    "next_images",
+)
 
 
 def _unreadable(path: str, reason: str) -> InputError:

@@ -25,6 +25,7 @@ class KnownTrial:
         sources: As in `Trial`; None: unknown, as for own code in rows of older versions.
         status: `finished` or `failed`.
         ended_at: When it ended.
+        bought: Of a round: how many labels it bought for the next.
     """
 
     trial_id: str
@@ -33,6 +34,7 @@ class KnownTrial:
     sources: tuple[str, ...] | None
     status: str
     ended_at: datetime
+    bought: int = 0
 
     def differs(self, trial: Trial) -> str:
         """What differs from a trial of the same settings, in words; empty: nothing does."""
@@ -70,12 +72,16 @@ class Matches:
 def config_of(row: Mapping[str, Any]) -> TrialConfig:
     """A row's settings.
 
-    A setting that the row lacks did not exist when it was written: it has its neutral value.
+    A setting that the row lacks did not exist when it was written: it has its neutral value. A round's
+    label fraction follows from its budget.
 
     Raises:
         InputError: If this version does not accept them.
     """
-    return TrialConfig.of(**{name: row[name] for name in FIELDS if row.get(name) is not None})
+    settings = {name: row[name] for name in FIELDS if row.get(name) is not None}
+    if "label_budgets" in settings:
+        del settings["label_fraction"]
+    return TrialConfig.of(**settings)
 
 
 def settings_id_of(row: Mapping[str, Any]) -> str:
@@ -108,6 +114,7 @@ def known_trial(row: Mapping[str, Any]) -> KnownTrial:
         sources=None if sources is None else tuple(filter(None, sources.split("; "))),
         status=row["status"],
         ended_at=row["ended_at"],
+        bought=len(row.get("next_images") or ()),
     )
 
 

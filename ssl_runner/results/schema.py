@@ -14,7 +14,7 @@ SCHEMA_VERSION = 5
 """A version has columns that the one before lacks: they are null in older rows. Version 3 has
 `settings_id` and `sources`, and other names for the columns in `RENAMED`; version 4 has macro-averaged
 accuracies, what a data set left out, and the file of the trained model; version 5 has a trial's place
-in a search, and the status `stopped`."""
+in a search, the status `stopped`, and rounds of buying labels."""
 
 RENAMED = {"passed": "unlabeled_batches_skipped", "mistakes": "misclassified"}
 """Columns of older versions, each with its current name, under which it is read."""
@@ -104,6 +104,7 @@ TRIALS = _schema(
             _TEXT,
             "what the validation figures were taken on: test, holdout, or own (the data's part)",
         ),
+        "round": (_WHOLE, "number of the round, from 1; null: the trial is no round"),
         "labeled_images": (_WHOLE, "images in the labeled pool"),
         "unlabeled_images": (_WHOLE, "images in the unlabeled pool"),
         "validation_images": (_WHOLE, "number of validation images"),
@@ -113,6 +114,10 @@ TRIALS = _schema(
         "test_fraction": (
             _REAL,
             "share of the labeled images drawn for the test; null: the data have a test part",
+        ),
+        "next_images": (
+            pa.list_(_WHOLE),
+            "training images whose labels the round buys for the next, as chosen; null: there is none",
         ),
         "weights": (_TEXT, "file of the trained model in the results folder; null: not kept"),
         "split_digest": (_TEXT, "digest of the choice of labeled images"),
@@ -198,6 +203,7 @@ def identity_columns(trial: Trial) -> dict[str, Any]:
         | dict(trial.place)
         | {
             "config": trial.config.config,
+            "round": len(trial.config.data.budgets) or None,
             "validation": trial.config.data.validation,
             "trial_id": trial.trial_id,
             "settings_id": trial.settings_id,

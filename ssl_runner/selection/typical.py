@@ -19,6 +19,16 @@ SMALL_CLUSTER = 5
 """The paper's constants: see `typiclust`."""
 
 
+def require_scikit_learn() -> None:
+    """Raise an `InputError` if k-means, which is scikit-learn's, is not installed."""
+    try:
+        import sklearn.cluster  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "typiclust needs scikit-learn, which is not installed. Try pip install 'scikit-learn>=1.5'."
+        ) from error
+
+
 def clusters_of(points_PD: np.ndarray, count: int, seed: int) -> np.ndarray:
     """The cluster of each point by k-means, shape (P,); the same for any number of threads.
 
@@ -30,14 +40,11 @@ def clusters_of(points_PD: np.ndarray, count: int, seed: int) -> np.ndarray:
     Raises:
         InputError: If scikit-learn is not installed.
     """
-    try:
-        from sklearn.cluster import KMeans, MiniBatchKMeans
-        from sklearn.exceptions import ConvergenceWarning
-        from threadpoolctl import threadpool_limits
-    except ImportError as error:
-        raise InputError(
-            "typiclust needs scikit-learn, which is not installed. Try pip install 'scikit-learn>=1.5'."
-        ) from error
+    require_scikit_learn()
+    from sklearn.cluster import KMeans, MiniBatchKMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
     random_state = seed_of((seed,)) % 2**32
     if count <= FEW_CLUSTERS:
         estimator = KMeans(count, n_init=1, random_state=random_state)

@@ -8,7 +8,7 @@ from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import ImageDataset
 from ssl_runner.errors import InputError
 from ssl_runner.labels import UNLABELED
-from ssl_runner.split import digest, split_labels, stratified_sample
+from ssl_runner.split import digest, first_labels, split_labels, stratified_sample
 
 # N = images of an array, C = channels, H and W = height and width, K = classes
 
@@ -45,15 +45,22 @@ class TrialData:
     split_digest: str
 
 
-def prepare(config: TrialConfig, dataset: ImageDataset) -> TrialData:
+def prepare(config: TrialConfig, dataset: ImageDataset, labeled: np.ndarray | None = None) -> TrialData:
     """Choose the images a trial trains, validates and tests on.
 
     `label_fraction` is a share of the images that have a label; those that have none are always in
     the unlabeled pool.
 
+    Args:
+        config: The trial's settings.
+        dataset: The data set.
+        labeled: Of a round: the images whose labels it has, in any order. No other label enters the
+            training. None: the trial is no round.
+
     Raises:
         InputError: If the data set is too small for the subset, the holdout or the label fraction.
     """
+    assert (labeled is None) == (config.data.label_budgets is None)
     train, test = dataset.train, dataset.test
     pool, held_out = training_pool(config, dataset)
     test_places = np.arange(len(test.labels))
@@ -68,8 +75,11 @@ def prepare(config: TrialConfig, dataset: ImageDataset) -> TrialData:
         validation, final_test = (train.images[held_out], train.labels[held_out]), test_pair
     elif dataset.validation is not None:
         validation, final_test = (dataset.validation.images, dataset.validation.labels), test_pair
-    labeled = pool[train.labels[pool] != UNLABELED]
-    if config.config == "partial":
+    if labeled is not None:
+        labeled = np.sort(labeled).astype(np.int64)
+    elif config.config == "full":
+        labeled = pool[train.labels[pool] != UNLABELED]
+    else:
         labeled = pool[
             split_labels(train.labels[pool], config.data.label_fraction, config.data.split_seed)
         ]
@@ -93,6 +103,35 @@ def prepare(config: TrialConfig, dataset: ImageDataset) -> TrialData:
         classes=train.class_names,
         split_digest=digest(labeled),
     )
+
+
+def with_label(config: TrialConfig, dataset: ImageDataset) -> np.ndarray:
+    """The training images of a trial that have a label in the data, sorted indices.
+
+    Raises:
+        InputError: As `training_pool` does.
+    """
+    pool, _ = training_pool(config, dataset)
+    has_label: np.ndarray = pool[dataset.train.labels[pool] != UNLABELED]
+    return has_label
+
+
+def first_labeled(config: TrialConfig, dataset: ImageDataset) -> np.ndarray:
+    """The images whose labels the first of a trial's rounds has, sorted indices.
+
+    Raises:
+        InputError: If the budgets do not suit the data.
+    """
+    has_label = with_label(config, dataset)
+    budgets = config.data.budgets
+    if budgets[-1] > len(has_label):
+        raise InputError(
+            f"rounds must not take more labels than the {len(has_label)} that there are, got "
+            f"{budgets[-1]}. Leave it out."
+        )
+    first = first_labels(dataset.train.labels[has_label], budgets[0], config.data.split_seed)
+    chosen: np.ndarray = has_label[first]
+    return chosen
 
 
 def training_pool(config: TrialConfig, dataset: ImageDataset) -> tuple[np.ndarray, np.ndarray | None]:

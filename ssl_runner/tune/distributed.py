@@ -14,25 +14,29 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from ssl_runner.identity import Trial
+from ssl_runner.rounds import Buying
 from ssl_runner.trial import Rows, RunContext, failed_rows, run_trial
 from ssl_runner.tune.sharing import opened
-from ssl_runner.tune.worker import RESTARTS, last_line, logger_step, trial_of
+from ssl_runner.tune.worker import RESTARTS, chain_of, for_loggers, last_line
 
 
 def _work(shared: dict[str, Any]) -> Rows:
     """One worker: the same `run_trial` as without Ray Train, with the group it is in."""
+    trial, buying = shared["trial"], shared["buying"]
+    before = 0 if buying is None else buying.steps
 
     def on_epoch(metrics: dict[str, Any]) -> None:
         # A barrier: every rank must report after every epoch.
-        ray.train.report(metrics | logger_step(metrics))
+        ray.train.report(metrics | for_loggers(trial, metrics, before))
 
     return run_trial(
-        shared["trial"],
+        trial,
         opened(shared["dataset"]),
         shared["context"],
         on_epoch,
         device=get_device(),
         group=dist.group.WORLD,
+        buying=buying,
     )
 
 
@@ -41,6 +45,7 @@ def run_over_workers(
     shared_dataset: Any,
     context: RunContext,
     *,
+    buying: Buying | None,
     cpus_per_worker: float,
     gpus_per_worker: float,
     storage: str,
@@ -50,6 +55,7 @@ def run_over_workers(
 
     Args:
         shared_dataset: The data set, from `sharing.share`.
+        buying: Of a round: which labels it has, and how many it buys.
         cpus_per_worker, gpus_per_worker: What Ray reserves for each worker.
         storage: Folder for Ray Train's own files, seen by all nodes.
         verbose: Whether Ray Train's own log lines are shown.
@@ -63,7 +69,12 @@ def run_over_workers(
         resources["GPU"] = gpus_per_worker
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"trial": trial, "dataset": shared_dataset, "context": context},
+        train_loop_config={
+            "trial": trial,
+            "buying": buying,
+            "dataset": shared_dataset,
+            "context": context,
+        },
         scaling_config=ScalingConfig(
             num_workers=compute.num_workers
             if compute.min_workers is None
@@ -110,11 +121,15 @@ def _free_workers(trial_id: str) -> None:
 class FreeWorkers(Callback):  # type: ignore[misc]
     """Frees a trial's workers when its own process has died, before it is retried or marked failed."""
 
+    def _free(self, trial: Any) -> None:
+        for ours in chain_of(trial):  # only one of them runs
+            _free_workers(ours.trial_id)
+
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        _free_workers(trial_of(trial).trial_id)
+        self._free(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        _free_workers(trial_of(trial).trial_id)
+        self._free(trial)
 
 
 def _reason(error: Exception) -> str:

@@ -116,7 +116,7 @@ class TensorBoardCallback(tune.Callback):  # type: ignore[misc]
         if self.failed or "steps" not in result:  # a failed trial has no figures
             return
         try:
-            self._write(trial_of(trial), result)
+            self._write(trial_of(trial, result), result)
         except OSError as error:
             self.failed = True
             self.say(f"warning: TensorBoard's files can't be written ({error.strerror or error})")

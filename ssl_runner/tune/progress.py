@@ -14,7 +14,7 @@ from rich.text import Text
 from ssl_runner.config import TrialConfig
 from ssl_runner.identity import Trial
 from ssl_runner.tune.work import work_done
-from ssl_runner.tune.worker import trial_of
+from ssl_runner.tune.worker import chain_of, trial_of
 
 
 def _duration(seconds: float) -> str:
@@ -144,15 +144,15 @@ class ProgressCallback(tune.Callback):  # type: ignore[misc]
 
     Args:
         progress: Gets the events.
-        on_death: Writes the row of a trial that could not do so itself, given the trial and why;
-            returns the reason in words.
+        on_death: Writes the rows of trials that could not do so themselves, given the trials of a
+            process that died and why; returns the reason of each in words, by its id.
         stop_if_asked: Called at every step of Tune's; raises KeyboardInterrupt after Ctrl-C.
     """
 
     def __init__(
         self,
         progress: SweepProgress,
-        on_death: Callable[[Trial, str], str],
+        on_death: Callable[[Sequence[Trial], str], dict[str, str]],
         stop_if_asked: Callable[[], None],
     ) -> None:
         self.progress = progress
@@ -167,21 +167,28 @@ class ProgressCallback(tune.Callback):  # type: ignore[misc]
         self.stop_if_asked()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.progress.started(trial_of(trial).trial_id)
+        self._started_next(trial)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        trial_id = trial_of(trial).trial_id
+        trial_id = trial_of(trial, result).trial_id
         if "status" in result:
             self.progress.end(trial_id, result["status"], result["error"])
+            self._started_next(trial)
         else:
             self.progress.epoch(trial_id, result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        ours = trial_of(trial)
-        error = self.on_death(ours, _error_text(trial))
-        self.progress.end(ours.trial_id, "failed", error)
+        for trial_id, error in self.on_death(chain_of(trial), _error_text(trial)).items():
+            self.progress.end(trial_id, "failed", error)
+
+    def _started_next(self, trial: Any) -> None:
+        """The first trial of a process that has not ended has begun."""
+        for ours in chain_of(trial):
+            if ours.trial_id not in self.progress.ended:
+                self.progress.started(ours.trial_id)
+                return
 
 
 def _error_text(trial: Any) -> str:

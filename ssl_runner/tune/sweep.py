@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 
 import torch
 from ray import tune
@@ -11,21 +12,23 @@ from rich.console import Console
 
 from ssl_runner.checkpoint import Checkpoints
 from ssl_runner.command import Command, stop_if_asked
-from ssl_runner.config import SweepConfig
+from ssl_runner.config import SweepConfig, TrialConfig
 from ssl_runner.datasets import ImageDataset, load_dataset
 from ssl_runner.datasets.decoded.store import handle_of
 from ssl_runner.errors import require
-from ssl_runner.identity import Trial, identify
+from ssl_runner.identity import Trial, chains, identify
 from ssl_runner.methods import build_method
 from ssl_runner.models import check_models
 from ssl_runner.report.page import render_page
 from ssl_runner.report.terminal import print_comparison, wide_console
 from ssl_runner.results import ResultsFolder, newest
 from ssl_runner.results.best import best_models
-from ssl_runner.results.matching import Matches, match
+from ssl_runner.results.matching import KnownTrial, Matches, match
+from ssl_runner.rounds import check_selections, with_purchases
 from ssl_runner.storage import is_local, write_whole
 from ssl_runner.suited import suited
 from ssl_runner.train import prepare
+from ssl_runner.train.data import first_labeled, with_label
 from ssl_runner.trial import failed_rows
 from ssl_runner.tune.cluster import Cluster, check_fits, check_shared, ray_cluster, this_machine
 from ssl_runner.tune.loggers import build_loggers
@@ -39,7 +42,7 @@ from ssl_runner.tune.stages import (
     sample_trials,
 )
 from ssl_runner.tune.work import Pools, steps_of, work_of
-from ssl_runner.tune.worker import RESTARTS, Shared, last_line, train_in_tune, trial_of
+from ssl_runner.tune.worker import RESTARTS, Shared, chain_of, last_line, param_of, train_in_tune
 from ssl_runner.versions import git_commit
 
 # What Tune reserves for a trial that only waits for its Ray Train workers. Tune refuses an empty
@@ -70,6 +73,12 @@ class _Sweep:
     @property
     def name(self) -> str:
         return self.command.sweep.name
+
+    @cached_property
+    def chains(self) -> list[list[Trial]]:
+        """The trials in the order in which they depend on each other: rounds together, each other
+        trial by itself."""
+        return chains(self.trials)
 
     def matches(self) -> Matches:
         """Which of its trials have a row."""
@@ -172,17 +181,33 @@ def _run_stage(sweep: _Sweep, ray_once: _RayOnce) -> None:
         sweep.results.tidy()
 
 
-def _pending(sweep: _Sweep, matches: Matches) -> list[Trial]:
-    """The trials to run; prints what exists already, and what has changed since."""
+def _pending(sweep: _Sweep, matches: Matches) -> list[list[Trial]]:
+    """The trials to run, those of a chain together; prints what exists already, and what has changed
+    since."""
     command, trials = sweep.command, sweep.trials
     if command.fresh:
         sweep.results.remove_leftovers(sweep.name, ())
-        return trials
+        return sweep.chains
     done = {"finished", "stopped"} | (set() if command.retry_failed else {"failed"})
-    pending = [trial for trial in trials if matches.status(trial) not in done]
-    if len(pending) < len(trials):
-        skipped = len(trials) - len(pending)
+    pending, short = [], set()
+    for chain in sweep.chains:
+        for place, (trial, number) in enumerate(with_purchases(chain)):
+            row = matches.rows.get(trial.trial_id)
+            is_there = row is not None and row.status in done
+            if row is not None and _bought_others(row, number):
+                short.add(trial.trial_id)
+                is_there = False
+            if not is_there:  # those after it depend on what it buys
+                pending.append(chain[place:])
+                break
+    skipped = len(trials) - sum(map(len, pending))
+    if skipped:
         sweep.say(f"{skipped} of {len(trials)} trials are in {command.results} already")
+    if short:
+        sweep.say(
+            f"{len(short)} of {len(trials)} trials are rounds that bought another number of labels "
+            "than the next ones need: they run again"
+        )
     for what, count in matches.changed.items():
         sweep.say(
             f"{count} of {len(trials)} trials have rows from before {what} changed: they run again, "
@@ -190,23 +215,29 @@ def _pending(sweep: _Sweep, matches: Matches) -> list[Trial]:
             style="yellow",
         )
     has_row = {row.trial_id for row in (*matches.rows.values(), *matches.older)}
-    sweep.results.remove_leftovers(sweep.name, has_row)
+    sweep.results.remove_leftovers(sweep.name, has_row - short)
     return pending
 
 
-def _run(sweep: _Sweep, matches: Matches, pending: Sequence[Trial], ray_once: _RayOnce) -> None:
+def _bought_others(row: KnownTrial, number: int) -> bool:
+    """Whether a finished round bought another number of labels than the next one needs."""
+    return row.status == "finished" and number not in (0, row.bought)
+
+
+def _run(sweep: _Sweep, matches: Matches, pending: Sequence[list[Trial]], ray_once: _RayOnce) -> None:
     """Run the pending trials, on a local Ray or on a cluster."""
     command, results = sweep.command, sweep.results
     if command.address is None:
         check_fits(command.sweep, this_machine())
-    work = _check_trials(sweep, pending)
+    trials = [trial for chain in pending for trial in chain]
+    work = _check_trials(sweep, trials)
     # The longest first: the last ones are short, so that no core waits long for another.
-    pending = sorted(pending, key=lambda trial: -work[trial.trial_id])
+    pending = sorted(pending, key=lambda chain: -sum(work[trial.trial_id] for trial in chain))
     loggers = build_loggers(command.log, results, sweep.name, sweep.say)
     cluster = ray_once.cluster()
     _clear(sweep, matches, pending)
     describe = sweep.config.describe
-    with SweepProgress(pending, work, sweep.console, describe) as progress:
+    with SweepProgress(trials, work, sweep.console, describe) as progress:
         _tune(sweep, pending, cluster, loggers, progress)
     stop_if_asked()
 
@@ -227,14 +258,20 @@ def _check_trials(sweep: _Sweep, trials: Sequence[Trial]) -> dict[str, int]:
         sweep.say(line)
     for settings in {config.unlabeled.method: config.unlabeled for config in configs}.values():
         build_method(settings, torch.full((classes,), 1 / classes))
+    for network in {config.network.model: config.network for config in configs}.values():
+        of_it = (config.data.selection for config in configs if config.network == network)
+        check_selections(set(filter(None, of_it)), network, (channels, height, width), classes)
     pools: dict[tuple[object, ...], Pools] = {}
+    asked = {
+        trial.trial_id for chain in chains(trials) for trial, number in with_purchases(chain) if number
+    }
     work = {}
     for trial in trials:
         data = trial.config.data
-        key = (data.subset, data.holdout, data.label_fraction)  # what the pools' sizes depend on
+        # What the pools' sizes depend on.
+        key = (data.subset, data.holdout, data.label_fraction, data.label_budgets)
         if key not in pools:
-            prepared = prepare(trial.config, dataset)
-            pools[key] = Pools(len(prepared.labeled), len(prepared.unlabeled))
+            pools[key] = _pools(trial.config, dataset)
         steps, warmup = steps_of(trial.config, pools[key]), trial.config.optimizer.warmup_steps
         labeled, judges = pools[key].labeled, trial.place.get("holdout_labels")
         is_small = judges is None or judges <= labeled or sweep.config.large_holdout
@@ -243,19 +280,33 @@ def _check_trials(sweep: _Sweep, trials: Sequence[Trial]) -> dict[str, int]:
         require(is_small, "holdout", rule, judges, fix)
         rule = f"less than the {steps} steps of {sweep.config.describe(trial.config)}"
         require(warmup < steps, "warmup_steps", rule, warmup, "Train longer, or leave it out.")
-        work[trial.trial_id] = work_of(trial.config, pools[key])
+        work[trial.trial_id] = work_of(trial.config, pools[key], trial.trial_id in asked)
     return work
 
 
-def _clear(sweep: _Sweep, matches: Matches, pending: Sequence[Trial]) -> None:
+def _pools(config: TrialConfig, dataset: ImageDataset) -> Pools:
+    """The sizes of a trial's pools.
+
+    Raises:
+        InputError: If the data do not suit it.
+    """
+    first = first_labeled(config, dataset) if config.data.budgets else None
+    data = prepare(config, dataset, first)
+    bought = max(config.data.budgets, default=len(data.labeled)) - len(data.labeled)
+    return Pools(len(data.labeled) + bought, len(data.unlabeled) - bought)
+
+
+def _clear(sweep: _Sweep, matches: Matches, pending: Sequence[list[Trial]]) -> None:
     """Delete the rows to be replaced, and set aside checkpoints that can't be read."""
     results = sweep.results
+    trials = [(trial, number) for chain in pending for trial, number in with_purchases(chain)]
     if sweep.command.fresh:
         old = [row.trial_id for row in (*matches.rows.values(), *matches.older)]
-    else:  # a trial to be retried still has its row
-        old = [matches.rows[t.trial_id].trial_id for t in pending if t.trial_id in matches.rows]
+    else:  # a trial to be retried still has its row; that of a round which buys more stays until then
+        rows = [(matches.rows.get(trial.trial_id), number) for trial, number in trials]
+        old = [row.trial_id for row, number in rows if row and not _bought_others(row, number)]
     results.forget(sweep.name, old)
-    for trial in pending:
+    for trial, _ in trials:
         checkpoints = Checkpoints(results.checkpoints(sweep.name, trial.trial_id))
         if sweep.command.fresh:
             checkpoints.clear()
@@ -269,7 +320,7 @@ def _clear(sweep: _Sweep, matches: Matches, pending: Sequence[Trial]) -> None:
 
 def _tune(
     sweep: _Sweep,
-    pending: Sequence[Trial],
+    pending: Sequence[list[Trial]],
     cluster: Cluster,
     loggers: Sequence[tune.Callback],
     progress: SweepProgress,
@@ -289,19 +340,32 @@ def _tune(
         checkpoint_steps=config.checkpoint_steps,
         time_limit=config.time_limit,
         gpus_per_worker=config.gpus_per_trial / config.trial.compute.num_workers,
+        labels={
+            trial.trial_id: len(with_label(trial.config, sweep.dataset))
+            for chain in pending
+            for trial in chain
+            if trial.config.data.budgets
+        },
         storage=f"{storage}/{config.name}",
         git_commit=git_commit(),
         verbose=sweep.command.verbose,
     )
 
-    def on_death(trial: Trial, error: str) -> str:
-        reason = last_line(error) or "the trial's process died"
-        context = shared.context(trial, node="")
-        try:
-            results.write(*failed_rows(trial, context, reason, datetime.now(UTC)))
-        except OSError as written:  # a full disk must not end the other trials
-            reason += f" (and its row could not be written: {written.strerror or written})"
-        return reason
+    def on_death(chain: Sequence[Trial], error: str) -> dict[str, str]:
+        reason, reasons = last_line(error) or "the trial's process died", {}
+        for trial in chain:
+            if results.status(config.name, trial.trial_id) is not None:
+                continue  # a round that had ended
+            context = shared.context(trial, node="")
+            said = reason
+            try:
+                results.write(*failed_rows(trial, context, reason, datetime.now(UTC)))
+            except OSError as written:  # a full disk must not end the other trials
+                said += f" (and its row could not be written: {written.strerror or written})"
+            reasons[trial.trial_id] = said
+            if len(trial.config.data.budgets) and not reason.startswith("round "):
+                reason = f"round {len(trial.config.data.budgets)} failed: {reason}"
+        return reasons
 
     callbacks = [ProgressCallback(progress, on_death, stop_if_asked), *loggers]
     if config.trial.compute.num_workers > 1:
@@ -313,12 +377,12 @@ def _tune(
             tune.with_parameters(train_in_tune, shared=shared),
             tune.PlacementGroupFactory([_resources(config)]),
         ),
-        param_space={"trial": tune.grid_search([trial.plain() for trial in pending])},
+        param_space={"trial": tune.grid_search([param_of(chain) for chain in pending])},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=_concurrent(config, cluster),
             reuse_actors=True,  # a process imports torch once, not once a trial
             trial_dirname_creator=lambda trial: trial.trial_id,
-            trial_name_creator=lambda trial: config.describe(trial_of(trial).config),
+            trial_name_creator=lambda trial: config.describe(chain_of(trial)[-1].config),
         ),
         run_config=tune.RunConfig(
             name=config.name,

@@ -28,12 +28,20 @@ def steps_of(config: TrialConfig, pools: Pools) -> int:
     return budget.max_steps or budget.epochs * steps
 
 
-def work_of(config: TrialConfig, pools: Pools) -> int:
-    """The most work that a trial has to do, in images."""
+def work_of(config: TrialConfig, pools: Pools, is_asked: bool = False) -> int:
+    """The most work that a trial has to do, in images.
+
+    Args:
+        config: The trial's settings.
+        pools: Its pools.
+        is_asked: Whether its model is asked about the unlabeled pool in the end, to buy labels: a
+            forward pass is about a third of a step.
+    """
     batches, mu = config.batches, config.unlabeled.mu or 1
     steps = steps_of(config, pools)
     unlabeled = 0 if config.unlabeled.method == "pass" else steps * mu
-    return images_of_work(steps * batches.batch_size, unlabeled * batches.batch_size)
+    asked = pools.unlabeled // 3 if is_asked and config.data.selection != "random" else 0
+    return images_of_work(steps * batches.batch_size, unlabeled * batches.batch_size) + asked
 
 
 def work_done(metrics: Mapping[str, Any]) -> int:

@@ -1,5 +1,6 @@
 """What runs in a trial's process: the trial, and its rows written when it ends."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -8,14 +9,20 @@ import ray
 import torch
 from ray import tune
 
-from ssl_runner.identity import Trial
+from ssl_runner.errors import InputError
+from ssl_runner.identity import Trial, rounds_up_to
 from ssl_runner.results import ResultsFolder
+from ssl_runner.rounds import Buying, buying_of, has_bought, with_purchases
 from ssl_runner.time_limit import time_limit
 from ssl_runner.trial import Rows, RunContext, failed_rows, finish_trial, run_trial
 from ssl_runner.tune.sharing import opened
 
+OUR_TRIAL = "our_trial"
+"""The id of the trial that a report to Tune is of: the rounds of a chain report one after another."""
+
 RESTARTS = 2
-"""How often a trial resumes from its last checkpoint after its process, or one of its workers, died."""
+"""How often a trial, or a chain of rounds, resumes from its last checkpoint after its process, or one
+of its workers, died."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class Shared:
         checkpoint_steps: Steps between checkpoints within an epoch, or None.
         time_limit: Seconds that a trial may take, or None.
         gpus_per_worker: GPUs of each worker.
+        labels: Of each round by its id: training images that have a label in the data.
         storage: Folder for Ray's own files.
         git_commit: Commit of the source.
         verbose: Whether Ray's own output is shown.
@@ -50,6 +58,7 @@ class Shared:
     checkpoint_steps: int | None
     time_limit: float | None
     gpus_per_worker: float
+    labels: Mapping[str, int]
     storage: str
     git_commit: str | None
     verbose: bool
@@ -67,6 +76,7 @@ class Shared:
             git_commit=self.git_commit,
             ray_version=ray.__version__,
             node=node,
+            labels=self.labels.get(trial.trial_id, 0),
         )
 
     def _saves_model(self, trial: Trial) -> bool:
@@ -75,51 +85,91 @@ class Shared:
         return self.save == "all" or (self.save == "best" and is_compared)
 
 
-def trial_of(tune_trial: Any) -> Trial:
-    """Our trial behind one of Ray Tune's."""
-    return Trial.from_plain(tune_trial.config["trial"])
+def param_of(chain: list[Trial]) -> dict[str, Any]:
+    """Trials that run one after another, as Ray Tune takes them: the last, and how many they are. All
+    but the last are rounds before it."""
+    return chain[-1].plain() | ({"chain": len(chain)} if len(chain) > 1 else {})
 
 
-def logger_step(metrics: dict[str, Any]) -> dict[str, Any]:
-    """An epoch's position for Tune's loggers: its step, under Tune's name for it. By default Tune
-    counts reports, from 1 again in a trial that resumes."""
-    return {"timesteps_total": metrics["steps"]}
+def chain_of(tune_trial: Any) -> list[Trial]:
+    """Our trials behind one of Ray Tune's: several where they are rounds."""
+    return _chain(tune_trial.config)
+
+
+def _chain(param: dict[str, Any]) -> list[Trial]:
+    return rounds_up_to(Trial.from_plain(param["trial"]))[-param["trial"].get("chain", 1) :]
+
+
+def trial_of(tune_trial: Any, report: dict[str, Any]) -> Trial:
+    """Our trial that a report of one of Ray Tune's is of."""
+    chain = chain_of(tune_trial)
+    return next((trial for trial in chain if trial.trial_id == report.get(OUR_TRIAL)), chain[-1])
+
+
+def for_loggers(trial: Trial, metrics: dict[str, Any], steps_before: int = 0) -> dict[str, Any]:
+    """What a report says beside its metrics: whose they are, and their step under Tune's name for it,
+    over all rounds. By default Tune counts reports, from 1 again in a trial that resumes."""
+    return {OUR_TRIAL: trial.trial_id, "timesteps_total": steps_before + metrics["steps"]}
 
 
 _REPORTED = ("status", "error", "steps", "test_loss", "test_accuracy", "best_epoch")
 """What Tune's callbacks get when a trial has ended."""
 
+_OF_EARLIER: tuple[str, ...] = ("status", "error")
+"""What they get where it had ended before."""
+
 
 def train_in_tune(param: dict[str, Any], shared: Shared) -> None:
-    """A Tune function: one trial, in this process or over Ray Train's workers."""
-    trial = Trial.from_plain(param["trial"])
+    """A Tune function: a trial, or rounds one after another, in this process or over Ray Train's
+    workers. A round whose row is there is not run again, unless it bought too few labels."""
+    results = ResultsFolder(shared.results)
+    for trial, number in with_purchases(_chain(param)):
+        row, reported = results.purchase(shared.sweep, trial.trial_id), _OF_EARLIER
+        if row is None or not has_bought(row, number):  # else the process died after it was written
+            row, reported = _run(trial, number, shared, results), _REPORTED
+        known = {name: row.get(name) for name in reported}
+        said = {name: value for name, value in known.items() if value is not None or name == "error"}
+        tune.report(said | {OUR_TRIAL: trial.trial_id})
+
+
+def _run(trial: Trial, number: int, shared: Shared, results: ResultsFolder) -> dict[str, Any]:
+    """Run a trial, which buys so many labels, and write its row.
+
+    Returns:
+        The row.
+    """
     node: str = ray.get_runtime_context().get_node_id()[:12]
     context = shared.context(trial, node)
-    results = ResultsFolder(shared.results)
-    if (row := results.status(shared.sweep, trial.trial_id)) is not None:
-        tune.report(row)  # the process died after its row was written
-        return
     started = datetime.now(UTC)
 
     def on_timeout(reason: str) -> None:
         finish_trial(results, failed_rows(trial, context, reason, started), context)
 
     with time_limit(shared.time_limit, on_timeout):
-        rows = _train(trial, context, shared)
+        buying = None
+        dataset = opened(shared.dataset[0]) if trial.config.data.budgets else None
+        try:
+            if dataset is not None:
+                buying = buying_of(trial, number, dataset, results, shared.sweep)
+        except InputError as error:  # an earlier round failed
+            rows = failed_rows(trial, context, str(error), started)
+        else:
+            rows = _train(trial, buying, context, shared)
     finish_trial(results, rows, context)
-    known = {name: rows[0].get(name) for name in _REPORTED}
-    tune.report({name: value for name, value in known.items() if value is not None or name == "error"})
+    return rows[0]
 
 
-def _train(trial: Trial, context: RunContext, shared: Shared) -> Rows:
+def _train(trial: Trial, buying: Buying | None, context: RunContext, shared: Shared) -> Rows:
     """The trial's rows, from this process or from Ray Train's workers."""
+    before = 0 if buying is None else buying.steps
     if trial.config.compute.num_workers == 1:
         return run_trial(
             trial,
             opened(shared.dataset[0]),
             context,
-            lambda metrics: tune.report(metrics | logger_step(metrics)),
+            lambda metrics: tune.report(metrics | for_loggers(trial, metrics, before)),
             device=torch.device("cuda" if shared.gpus_per_worker else "cpu"),
+            buying=buying,
         )
     from ssl_runner.tune.distributed import run_over_workers  # takes a second, so only if needed
 
@@ -127,6 +177,7 @@ def _train(trial: Trial, context: RunContext, shared: Shared) -> Rows:
         trial,
         shared.dataset[0],
         context,
+        buying=buying,
         cpus_per_worker=shared.cpus_per_worker,
         gpus_per_worker=shared.gpus_per_worker,
         storage=shared.storage,

@@ -1,0 +1,580 @@
+"""Rounds of buying labels: what they are, what they may look at, and what a kill leaves of them."""
+
+import dataclasses
+import itertools
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ssl_runner.command import parse
+from ssl_runner.config import SweepConfig, TrialConfig
+from ssl_runner.datasets import ImageArrays, ImageDataset
+from ssl_runner.datasets.settings import SELECTIONS
+from ssl_runner.errors import InputError
+from ssl_runner.identity import Trial, chains, identify, rounds_up_to
+from ssl_runner.label_next.material import Asked, known_labels
+from ssl_runner.labels import UNLABELED
+from ssl_runner.report.rerun import command_of
+from ssl_runner.results import ResultsFolder
+from ssl_runner.results.matching import config_of
+from ssl_runner.rounds import buying_of, check_selections, data_of, with_purchases
+from ssl_runner.saved_model import load_model
+from ssl_runner.selection import STRATEGIES
+from ssl_runner.split import digest, first_labels
+from ssl_runner.study import sweep_from_settings
+from ssl_runner.testing.processes import Runs
+from ssl_runner.testing.tables import UNEQUAL, checkpoints, leftovers, tables
+from ssl_runner.trial import RunContext, finish_trial, run_trial
+from ssl_runner.tune.__main__ import main
+from tests.builders import trial_row
+from tests.conftest import RAY_BY_THE_DOZEN, Answer
+
+CPU = torch.device("cpu")
+
+ROUNDS: dict[str, Any] = {"configs": ("partial",), "selections": ("margin",), "rounds": (20, 30, 50)}
+
+TRAINED = {"epochs": 2, "batch_size": 10, "patience": 0, "precision": "bf16", "keep": "last"}
+
+
+@pytest.fixture(scope="module")
+def small(fashion_mnist: ImageDataset) -> ImageDataset:
+    """The first real images; some training images have no label."""
+    train, test = fashion_mnist.train, fashion_mnist.test
+    labels = train.labels[:400].copy()
+    labels[::10] = UNLABELED
+    return ImageDataset(
+        "small",
+        ImageArrays(train.images[:400], labels, train.class_names),
+        ImageArrays(test.images[:100], test.labels[:100], train.class_names),
+    )
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> ResultsFolder:
+    return ResultsFolder(str(tmp_path))
+
+
+def chain(
+    dataset: ImageDataset, rounds: tuple[int, ...] = (20, 30, 50), **settings: Any
+) -> list[Trial]:
+    """The rounds of one beginning."""
+    selection = settings.pop("selection", "margin")
+    configs = [
+        TrialConfig.of(
+            **TRAINED | settings,
+            selection=selection,
+            label_budgets=" ".join(map(str, rounds[:count])),
+        )
+        for count in range(1, len(rounds) + 1)
+    ]
+    (made,) = chains(identify(configs, dataset.digest))
+    return made
+
+
+def run_round(
+    trial: Trial,
+    number: int,
+    dataset: ImageDataset,
+    results: ResultsFolder,
+    seen: ImageDataset | None = None,
+) -> dict[str, Any]:
+    """Run a round as a worker does, and write its row.
+
+    Args:
+        seen: What training and choice are given; None: the data set.
+    """
+    buying = buying_of(trial, number, dataset, results, "s")
+    context = RunContext(
+        sweep="s",
+        checkpoints=results.checkpoints("s", trial.trial_id),
+        threads=1,
+        models=f"{results.location}/models",
+        labels=360,
+    )
+    rows = run_trial(trial, seen or dataset, context, lambda metrics: None, device=CPU, buying=buying)
+    finish_trial(results, rows, context)
+    assert rows[0]["status"] == "finished", rows[0]["error"]
+    return rows[0]
+
+
+# ---- settings ----
+
+
+def test_each_round_is_a_trial_known_by_its_budgets() -> None:
+    sweep = SweepConfig(**ROUNDS | {"selections": ("random", "margin")}, seeds=(0, 1))
+    trials = identify(sweep.trials(), "d")
+    assert len({trial.trial_id for trial in trials}) == len(trials) == sweep.size == 2 * 3 * 2
+    assert [len(each) for each in chains(trials)] == [3] * 4
+    for made in chains(trials):
+        assert [trial.config.data.label_budgets for trial in made] == ["20", "20 30", "20 30 50"]
+        assert {trial.config.config for trial in made} == {"partial"}
+        assert rounds_up_to(made[-1]) == made
+        assert [number for _, number in with_purchases(made)] == [10, 20, 0]
+    # A study that goes on has the same rounds, and then more.
+    more = SweepConfig(**ROUNDS | {"selections": ("margin",), "rounds": (20, 30, 50, 80)}, seeds=(0, 1))
+    ids = {trial.trial_id for trial in identify(more.trials(), "d")}
+    assert len(ids & {trial.trial_id for trial in trials}) == 6
+
+
+def test_trials_without_rounds_are_chains_of_one() -> None:
+    trials = identify(SweepConfig().trials(), "d")
+    assert chains(trials) == [[trial] for trial in trials]
+    assert with_purchases(trials[:1]) == [(trials[0], 0)]
+
+
+def test_methods_and_full_are_combined_with_rounds() -> None:
+    sweep = SweepConfig(**ROUNDS | {"configs": ("full", "partial"), "methods": ("pass", "fixmatch")})
+    descriptions = [config.description for config in sweep.trials()]
+    assert descriptions == [
+        "CNN full seed 0",
+        "CNN partial margin 20 seed 0",
+        "CNN partial margin 20 fixmatch seed 0",
+        "CNN partial margin 30 seed 0",
+        "CNN partial margin 30 fixmatch seed 0",
+        "CNN partial margin 50 seed 0",
+        "CNN partial margin 50 fixmatch seed 0",
+    ]
+
+
+def test_the_strategies_are_those_that_one_model_answers() -> None:
+    answered = {name for name, strategy in STRATEGIES.items() if strategy.needs != "models"}
+    assert set(SELECTIONS) == answered
+
+
+FLAGS = "--configs partial --selections margin --rounds 20 30"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            "--selections margin --rounds 30 20",
+            "numbers of labels that rise, at least 1, got [30, 20]. Try",
+        ),
+        (
+            "--selections margin --rounds 0 20",
+            "numbers of labels that rise, at least 1, got [0, 20]. Try [20].",
+        ),
+        (
+            "--selections margin --rounds 20 20",
+            "rounds must be without repetition, got 20. Name it once.",
+        ),
+        (
+            "--selections margin margin --rounds 20",
+            "selections must be without repetition, got 'margin'.",
+        ),
+        (
+            "--selections margin",
+            "rounds must be given with selections ['margin'], got none. Try --rounds",
+        ),
+        ("--rounds 20", "selections must be given with rounds [20], got none. Try --selections random"),
+        ("--selections margn --rounds 20", "got 'margn'. Did you mean margin?"),
+        (
+            "--selections disagreement --rounds 20",
+            "got 'disagreement', which needs several. Try margin.",
+        ),
+        (
+            f"{FLAGS} --configs full",
+            "configs must be with partial for rounds, got ['full']. Add partial",
+        ),
+        (
+            f"{FLAGS} --label-fractions 0.1",
+            "label_fractions must be left out with rounds, got [0.1]. The",
+        ),
+        ("--selections margin --rounds 2.5", "rounds.0: must be a whole number, got 2.5."),
+        # What the data decide.
+        (
+            f"{FLAGS} --rounds 9 20",
+            "the first of rounds must be in [10, 60000], a label of each class and",
+        ),
+        (
+            f"{FLAGS} --subset 100 --rounds 20 101",
+            "not take more labels than the 100 that there are, got 101",
+        ),
+        (
+            f"{FLAGS} --subset 100 --holdout 50 --rounds 20 60",
+            "not take more labels than the 50 that there",
+        ),
+        (
+            f"{FLAGS} --selections coreset --models tests.models:Convolutions",
+            "must have a model with a linear",
+        ),
+    ],
+)
+def test_bad_input_is_a_line(
+    flags: str, message: str, tmp_path: Path, call: Callable[..., Answer]
+) -> None:
+    done = call(main, *flags.split(), "--results", str(tmp_path / "r"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert not list(tmp_path.glob("r/*"))
+
+
+def test_a_study_file_takes_them() -> None:
+    sweep = sweep_from_settings({"selections": ["random"], "rounds": [10, 20]})
+    assert (sweep.selections, sweep.rounds) == (("random",), (10, 20))
+    with pytest.raises(InputError, match=r"'selection' is a list here: selections: \['margin'\]"):
+        sweep_from_settings({"selection": "margin"})
+    with pytest.raises(InputError, match=r"'label_budgets' follows from rounds here. Try rounds: \["):
+        sweep_from_settings({"label_budgets": "10 20"})
+    with pytest.raises(InputError, match="label_fractions must be left out with rounds"):
+        sweep_from_settings({"selections": ["random"], "rounds": [10], "label_fractions": [0.01]})
+
+
+@pytest.mark.parametrize("text", ["", "20 10", "0", "-1 2", "1  2", "1 2 ", "ten", "1.5", "²"])
+def test_budgets_have_one_text(text: str) -> None:
+    with pytest.raises(InputError, match="label_budgets"):
+        TrialConfig.of(selection="margin", label_budgets=text)
+
+
+def test_a_selection_and_its_budgets_come_together() -> None:
+    for settings in ({"selection": "margin"}, {"label_budgets": "10"}):
+        with pytest.raises(InputError, match="selection must be given with label_budgets"):
+            TrialConfig.of(**settings)
+    with pytest.raises(InputError, match="label_fraction must be 1 with label_budgets, got 0.5"):
+        TrialConfig.of(selection="margin", label_budgets="10", label_fraction=0.5)
+
+
+# ---- what a round has, and what it looks at ----
+
+
+def test_the_first_labels_are_the_same_for_all_and_each_round_adds_to_them(
+    small: ImageDataset, results: ResultsFolder
+) -> None:
+    first = first_labels(small.train.labels, 20, 3)
+    for selection in ("random", "margin", "coreset"):
+        made, labeled, before = chain(small, selection=selection, split_seed=3), first, set[int]()
+        for trial, number in with_purchases(made):
+            row = run_round(trial, number, small, results)
+            budget = trial.config.data.budgets[-1]
+            assert row["labeled_images"] == budget == len(labeled)
+            assert row["label_fraction"] == budget / 360
+            assert row["unlabeled_images"] == 400 - budget
+            assert row["split_digest"] == digest(np.sort(labeled))
+            assert row["round"] == len(trial.config.data.budgets)
+            bought = row["next_images"] or []
+            assert len(bought) == number
+            assert not (set(bought) & set(labeled.tolist()))
+            assert (small.train.labels[bought] != UNLABELED).all()
+            assert before <= set(labeled.tolist())
+            before = set(labeled.tolist())
+            labeled = np.concatenate([labeled, np.array(bought, np.int64)])
+
+
+@pytest.mark.parametrize("method", ["pass", "fixmatch"])
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_a_label_that_is_not_bought_is_not_looked_at(
+    selection: str, method: str, small: ImageDataset, results: ResultsFolder, tmp_path: Path
+) -> None:
+    """Each round again with every other label replaced by a wrong one: the same bits."""
+    settings = {"selection": selection, "method": method, "precision": "fp32"}
+    made = chain(small, (20, 30), **settings, **({} if method == "pass" else {"threshold": 0.2}))
+    again = ResultsFolder(str(tmp_path / "again"))
+    for trial, number in with_purchases(made):
+        number = number or 7
+        row = run_round(trial, number, small, results)
+        buying = buying_of(trial, number, small, results, "s")
+        assert buying is not None
+        hidden = np.setdiff1d(np.flatnonzero(small.train.labels != UNLABELED), buying.labeled)
+        labels = small.train.labels.copy()
+        labels[hidden] = (labels[hidden] + 1 + hidden % 9) % 10
+        assert (labels[hidden] != small.train.labels[hidden]).all()
+        wrong = dataclasses.replace(
+            small, train=dataclasses.replace(small.train, labels=labels), digest=""
+        )
+        other = run_round(trial, number, small, again, seen=wrong)
+        differing = {name for name in row if repr(row[name]) != repr(other[name])} - UNEQUAL
+        assert differing <= {"pseudo_accuracy"}  # which only says how right the method was
+        assert row["next_images"] == other["next_images"]
+        weights = [load_model(trial.trial_id, results=f.location).module for f in (results, again)]
+        one, two = (list(module.parameters()) for module in weights)
+        assert all(map(torch.equal, one, two))
+
+
+def test_random_depends_on_the_split_seed_and_the_round_alone(
+    small: ImageDataset, results: ResultsFolder
+) -> None:
+    chosen = {}
+    for seed, split_seed in ((0, 0), (1, 0), (0, 1)):
+        made = chain(small, selection="random", seed=seed, split_seed=split_seed, epochs=1)
+        for trial, number in with_purchases(made[:2]):
+            row = run_round(trial, number or 20, small, results)
+            chosen[seed, split_seed, row["round"]] = row["next_images"]
+    assert chosen[0, 0, 1] == chosen[1, 0, 1]
+    assert chosen[0, 0, 2] == chosen[1, 0, 2]
+    assert chosen[0, 0, 1] != chosen[0, 1, 1]
+    # An image's number in one round says nothing of that in the next.
+    assert not set(chosen[0, 0, 2][:10]) <= set(chosen[0, 0, 1])
+
+
+def test_the_averaged_weights_choose_where_they_are_evaluated(
+    small: ImageDataset, results: ResultsFolder
+) -> None:
+    made = chain(small, ema=0.99)
+    row = run_round(made[0], 10, small, results)
+    saved = load_model(made[0].trial_id, results=results.location)
+    buying = buying_of(made[0], 10, small, results, "s")
+    assert buying is not None
+    rest = np.setdiff1d(np.flatnonzero(small.train.labels != UNLABELED), buying.labeled)
+    with torch.inference_mode():  # in float32, though the training was in bf16
+        shares = saved.module(torch.tensor(small.train.images[rest]) / 255).double().softmax(1)
+    margins = shares.topk(2).values
+    order = rest[np.argsort((margins[:, 0] - margins[:, 1]).numpy(), kind="stable")]
+    assert set(row["next_images"][:5]) <= set(order[:10].tolist())
+    assert len(set(row["next_images"]) & set(order[:10].tolist())) >= 9  # rounding may change the last
+
+
+def test_an_earlier_round_that_is_missing_or_failed_is_said(
+    small: ImageDataset, results: ResultsFolder
+) -> None:
+    first, second, third = chain(small, epochs=1)
+    with pytest.raises(InputError, match=rf"round 1 \(trial {first.trial_id}\) must have a row"):
+        buying_of(second, 20, small, results, "s")
+    run_round(first, 9, small, results)
+    with pytest.raises(InputError, match="must have bought labels up to 30, got 29"):
+        buying_of(second, 20, small, results, "s")
+    results.write(
+        trial_row(second.config, trial_id=second.trial_id, status="failed", error="tired"), []
+    )
+    run_round(first, 10, small, results)
+    with pytest.raises(InputError, match="round 2 failed: tired"):
+        buying_of(third, 0, small, results, "s")
+
+
+def test_what_a_round_s_model_knew_is_read_off_the_rows(
+    small: ImageDataset, results: ResultsFolder, fashion_mnist: ImageDataset
+) -> None:
+    """`predict --calibrate` and `label_next` ask for it."""
+    train = fashion_mnist.train
+    whole = dataclasses.replace(
+        small,
+        train=ImageArrays(train.images[:400], train.labels[:400], train.class_names),
+        digest="",
+    )
+    made = chain(whole, epochs=1)
+    rows = [run_round(trial, number, whole, results) for trial, number in with_purchases(made)]
+    saved = load_model(made[-1].trial_id, results=results.location)
+    config = results.config("s", made[-1].trial_id)
+    assert config is not None
+    assert config.resolved() == made[-1].config
+    data = data_of(saved.card, config, whole, results)
+    assert data.split_digest == rows[-1]["split_digest"]
+    known = known_labels(whole, [Asked("m", saved, results.location)])
+    np.testing.assert_array_equal(known.labeled, data.labeled)
+    assert len(known.candidates) == 350
+
+
+def test_typiclust_needs_scikit_learn(small: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "sklearn.cluster", None)
+    network = TrialConfig().network
+    with pytest.raises(InputError, match="typiclust needs scikit-learn"):
+        check_selections({"typiclust"}, network, (1, 28, 28), 10)
+    check_selections({"random", "coreset"}, network, (1, 28, 28), 10)
+
+
+# ---- rows ----
+
+
+def round_rows(sweep: SweepConfig) -> pd.DataFrame:
+    """A made-up row for each trial of a sweep."""
+    rows = []
+    for config in sweep.trials():
+        budget = max(config.data.budgets, default=60000)
+        extra: dict[str, Any] = {"label_fraction": budget / 60000, "labeled_images": budget}
+        rows.append(trial_row(config, **extra))
+    return pd.DataFrame(rows)
+
+
+def test_a_row_s_share_of_the_labels_is_no_setting() -> None:
+    (config,) = (trial.config for trial in chain_of_settings()[-1:])
+    row = trial_row(config, label_fraction=0.01, labeled_images=600)
+    assert config_of(row) == config
+
+
+def chain_of_settings() -> list[Trial]:
+    return identify(SweepConfig(**ROUNDS).trials(), "d")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ROUNDS,
+        ROUNDS | {"configs": ("full", "partial"), "selections": ("random", "typiclust", "margin")},
+        ROUNDS | {"methods": ("pass", "fixmatch"), "seeds": (0, 1), "split_seeds": (4,)},
+    ],
+)
+def test_the_command_on_the_page_runs_the_same_rounds(settings: dict[str, Any]) -> None:
+    sweep = SweepConfig(**settings, name="s")
+    command = shlex.split(command_of(round_rows(sweep)))
+    again = parse("tune", "", command[3:]).sweep
+    assert {config.settings_id for config in again.trials()} == {
+        config.settings_id for config in sweep.trials()
+    }
+
+
+# ---- the real command ----
+
+SWEEP = (
+    *("ssl_runner.tune", "--name", "r", "--configs", "partial", "--subset", "600"),
+    *("--rounds", "20", "40", "80", "--selections", "random", "margin", "--methods", "freematch"),
+    *("--epochs", "3", "--batch-size", "20", "--patience", "0", "--checkpoint-steps", "4"),
+    *("--precision", "fp32", "--augment", "weak", "--ema", "0.9", "--log"),
+)
+
+
+def rows_of(results: Path) -> set[str]:
+    return {path.stem for path in results.glob("trials/*.parquet")}
+
+
+@pytest.mark.slow
+def test_killed_in_any_round_it_resumes_to_the_bit(tmp_path: Path, runs: Runs) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    done = runs.start(*SWEEP, "--results", str(whole)).succeed()
+    assert "6 of 6 trials done" in done
+    trials = pd.read_parquet(whole / "trials")
+    assert sorted(trials["round"]) == [1, 1, 2, 2, 3, 3]
+    last = trials[trials["round"] == 3]
+    assert last["next_images"].isna().all()
+    assert last["split_digest"].nunique() == 2  # the two strategies bought others
+    assert trials[trials["round"] == 1]["split_digest"].nunique() == 1
+
+    arguments = (*SWEEP, "--results", str(cut))
+    run = runs.start(*arguments)
+    # In the midst of the first round's training.
+    run.wait_for(lambda: bool(checkpoints(cut)))
+    runs.kill()
+    run.end()
+    assert not rows_of(cut)
+    assert checkpoints(cut)
+    # Just when a first round has its row.
+    run = runs.start(*arguments)
+    run.wait_for(lambda: bool(rows_of(cut)))
+    runs.kill()
+    run.end()
+    assert 0 < len(rows_of(cut)) < 6
+    # In the midst of a later round's training.
+    run = runs.start(*arguments)
+    second = {trial_id for trial_id in trials[trials["round"] == 2]["trial_id"]}
+    run.wait_for(
+        lambda: bool({path.parent.name.partition("--")[2] for path in checkpoints(cut)} & second)
+    )
+    runs.kill()
+    run.end()
+    assert len(rows_of(cut)) < 6
+    output = runs.start(*arguments).succeed()
+    assert re.search(r"[1-5] of 6 trials are in", output)
+    assert tables(cut) == tables(whole)
+    assert leftovers(cut) == set()
+    assert "6 of 6 trials are in" in runs.start(*arguments).succeed()
+
+    # Killed between two rounds, as the folder then is; and a round whose row somebody deleted.
+    for name in {f"r--{trial_id}" for trial_id in trials[trials["round"] > 1]["trial_id"]}:
+        for path in cut.glob(f"*/{name}.*"):
+            path.unlink()
+    started = pd.read_parquet(cut / "trials").set_index("trial_id")["started_at"]
+    runs.start(*arguments).succeed()
+    again = pd.read_parquet(cut / "trials").set_index("trial_id")["started_at"]
+    assert (again[started.index] == started).all()  # the first rounds were not run again
+    assert tables(cut) == tables(whole)
+
+    # More rounds: the last one so far buys labels now, the ones before it stay.
+    more = runs.start(*arguments, "--rounds", "20", "40", "80", "120").succeed()
+    assert "4 of 8 trials are in" in more
+    assert "2 of 8 trials are rounds that bought another number of labels than the next ones" in more
+    grown = pd.read_parquet(cut / "trials").set_index("trial_id")
+    assert len(grown) == 8
+    assert sorted(grown["next_images"].dropna().map(len)) == [20, 20, 40, 40, 40, 40]
+    figures = ["test_loss", "split_digest", "steps"]
+    before = trials.set_index("trial_id")[figures]
+    pd.testing.assert_frame_equal(grown.loc[before.index, figures], before)
+    assert (
+        "8 of 8 trials are in" in runs.start(*arguments, "--rounds", "20", "40", "80", "120").succeed()
+    )
+    assert leftovers(cut) == set()
+
+
+@pytest.mark.slow
+def test_a_round_that_fails_ends_its_chain_alone(
+    tmp_path: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "mark"
+    monkeypatch.setenv("SSL_RUNNER_TEST_MARK", str(mark))
+    results = tmp_path / "results"
+    arguments = (
+        *("ssl_runner.tune", "--name", "r", "--configs", "partial", "--subset", "300", "--log"),
+        *("--rounds", "10", "20", "40", "--selections", "margin", "--epochs", "2"),  # 2, 4, 8 steps
+        *("--models", "tests.models:FailingLater", "tests.models:Linear", "--batch-size", "10"),
+        *("--results", str(results)),
+    )
+    run = runs.start(*arguments)
+    run.end()
+    assert run.returncode == 1
+    assert "Traceback" not in run.stdout + run.stderr
+    trials = pd.read_parquet(results / "trials").sort_values(["model", "round"])
+    assert trials["status"].tolist() == ["finished", "failed", "failed", *["finished"] * 3]
+    errors = trials["error"].tolist()
+    assert errors[1] == "RuntimeError: three steps are too many"
+    assert errors[2] == "round 2 failed: RuntimeError: three steps are too many"
+    assert trials["label_fraction"].tolist() == pytest.approx([10 / 300, 20 / 300, 40 / 300] * 2)
+    assert "2 of 6 trials failed:" in run.stdout
+    assert leftovers(results) == set()
+    again = runs.start(*arguments)
+    again.end()
+    assert again.returncode == 1
+    assert "6 of 6 trials are in" in again.stdout
+
+    mark.touch()  # from now on it does not fail
+    retried = runs.start(*arguments, "--retry-failed").succeed()
+    assert "4 of 6 trials are in" in retried
+    after = pd.read_parquet(results / "trials").sort_values(["model", "round"])
+    assert set(after["status"]) == {"finished"}
+    kept = after["started_at"].to_numpy() == trials["started_at"].to_numpy()
+    assert kept.tolist() == [True, False, False, True, True, True]
+    fresh = runs.start(*arguments, "--fresh", "--models", "tests.models:Linear").succeed()
+    assert "are in" not in fresh
+    new = pd.read_parquet(results / "trials").sort_values(["model", "round"])
+    assert (new["started_at"].to_numpy() > after["started_at"].to_numpy()).tolist() == [False] * 3 + [
+        True
+    ] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group(RAY_BY_THE_DOZEN)
+def test_two_workers_buy_what_is_in_the_rows(tmp_path: Path, runs: Runs) -> None:
+    arguments = (
+        *("ssl_runner.tune", "--name", "r", "--configs", "partial", "--subset", "300", "--log"),
+        *("--rounds", "10", "20", "30", "--selections", "margin", "--epochs", "2"),
+        *("--batch-size", "10", "--precision", "fp64", "--dropout", "0"),
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
+    runs.start(*arguments, "--results", str(one)).succeed()
+    distributed = (*arguments, "--num-workers", "2", "--results", str(two), "--checkpoint-steps", "1")
+    run = runs.start(*distributed)
+    run.wait_for(lambda: bool(rows_of(two)) and bool(checkpoints(two)))
+    runs.kill()
+    run.end()
+    assert 0 < len(rows_of(two)) < 3
+    runs.start(*distributed).succeed()
+    alone, together = (pd.read_parquet(folder / "trials").sort_values("round") for folder in (one, two))
+    assert together["world_size"].tolist() == [2, 2, 2]
+    for column in ("trial_id", "split_digest", "steps"):
+        assert together[column].tolist() == alone[column].tolist()
+    bought = [frame["next_images"].dropna().map(list).tolist() for frame in (alone, together)]
+    assert bought[0] == bought[1]
+    assert together["test_loss"].tolist() == pytest.approx(alone["test_loss"].tolist(), abs=1e-9)
+
+
+def test_a_plan_names_every_round(call: Callable[..., Answer]) -> None:
+    planned = call(main, *FLAGS.split(), "--dry-run")
+    assert planned.returncode == 0
+    for count, config in itertools.product((20, 30), ("partial",)):
+        assert f"CNN {config} margin {count} seed 0" in planned.stdout
