@@ -120,6 +120,11 @@ def frame_of(*rows: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame([{name: row.get(name) for name in TRIALS.names} for row in rows])
 
 
+def search_frame(*rows: dict[str, Any]) -> pd.DataFrame:
+    names = dict.fromkeys([*TRIALS.names, "role", "sample", "holdout_labels"])
+    return pd.DataFrame([{name: row.get(name) for name in names} for row in rows], columns=[*names])
+
+
 def statuses(results: ResultsFolder, sweep: str) -> dict[str, str]:
     """Status of every trial of a sweep that has a row, by its id."""
     return {trial.trial_id: trial.status for trial in results.known(sweep)}
