@@ -121,7 +121,8 @@ def frame_of(*rows: dict[str, Any]) -> pd.DataFrame:
 
 
 def search_frame(*rows: dict[str, Any]) -> pd.DataFrame:
-    names = dict.fromkeys([*TRIALS.names, "role", "sample", "holdout_labels"])
+    new = ("role", "search_group", "search", "sample", "holdout_labels", "holdout_correct")
+    names = dict.fromkeys([*TRIALS.names, *new])
     return pd.DataFrame([{name: row.get(name) for name in names} for row in rows], columns=[*names])
 
 

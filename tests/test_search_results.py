@@ -1,7 +1,9 @@
 """A search in the table: what was searched, the best so far, and what each setting decides."""
 
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -10,102 +12,114 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl_runner.config import TrialConfig
+from ssl_runner.config import FIELDS, TrialConfig
 from ssl_runner.results import importance as measured
 from ssl_runner.results.importance import FEWEST, importance
-from ssl_runner.results.search_history import (
-    search_history,
-    searched_settings,
-    searches,
-    spans_magnitudes,
-)
-from tests.builders import failed_row, search_frame, trial_row
+from ssl_runner.results.search_history import search_cost, search_history, searches
+from tests.builders import search_frame, trial_row
 
 LR = (0.0001, 0.03, 0.001, 0.01, 0.003)
 REACHED = (0.5, 0.75, 0.75, 0.625, 0.875)
+OF_LR: dict[str, Any] = {"lr": {"log_uniform": [0.0001, 0.1]}}
 
 
 def samples(
-    values: list[dict[str, Any]],
-    reached: list[float],
+    values: Sequence[Mapping[str, Any]],
+    reached: Sequence[float],
+    domains: Mapping[str, Any],
+    *,
     sweep: str = "s",
+    record: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> list[dict[str, Any]]:
-    """A search's rows: a sample for each of `values`, and what it reaches on the holdout."""
+    """A search's rows: a sample for each of `values`, and the accuracy that it reaches."""
+    search = {"search": domains, "objective": "accuracy", "samples": len(values)} | dict(record or {})
+    group = TrialConfig.of(**{"label_fraction": 0.01} | settings)
     rows = []
     for sample, (searched, accuracy) in enumerate(zip(values, reached, strict=True)):
-        config = TrialConfig.of(**{"label_fraction": 0.01, "holdout": 600} | settings | searched)
-        known = {"validation_accuracy": accuracy, "role": "search", "sample": sample}
-        rows.append(trial_row(config.resolved(), sweep, **known, holdout_labels=600))
+        config = group.replace(holdout=600, **searched).resolved()
+        place = {
+            "role": "search",
+            "search_group": group.description.partition(" seed ")[0],
+            "search": json.dumps(search),
+            "sample": sample,
+            "holdout_labels": 600,
+        }
+        rows.append(trial_row(config, sweep, validation_accuracy=accuracy) | place)
     return rows
 
 
 def of_lr(**settings: Any) -> list[dict[str, Any]]:
-    return samples([{"lr": lr} for lr in LR], list(REACHED), **settings)
+    return samples([{"lr": lr} for lr in LR], REACHED, OF_LR, **settings)
 
 
-# ---- which settings, which searches ----
+# ---- which searches ----
 
 
-def test_what_varies_among_the_samples_of_one_search_was_searched() -> None:
+def test_each_method_and_label_fraction_is_a_search_of_its_own() -> None:
     rows = of_lr() + of_lr(method="fixmatch") + of_lr(method="fixmatch", label_fraction=0.1)
-    frame = search_frame(*rows, trial_row(TrialConfig.of(dropout=0.5)))
-    assert searched_settings(frame) == ("lr",)  # not the method, nor its own defaults
-    found = searches(frame)
-    assert [(one.keys["label_fraction"], one.keys["method"]) for one in found] == [
-        (0.1, "fixmatch"),
-        (0.01, "pass"),
-        (0.01, "fixmatch"),
+    found = searches(search_frame(*rows, trial_row(TrialConfig.of(dropout=0.5))))
+    assert [one.name for one in found] == [
+        "CNN partial 0.1 fixmatch",
+        "CNN partial 0.01",
+        "CNN partial 0.01 fixmatch",
     ]
     for one in found:
         assert one.settings == ("lr",)
+        assert one.is_log("lr")
         assert one.samples["lr"].tolist() == list(LR)
         assert one.samples["sample"].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_a_setting_that_only_some_methods_take_is_searched_for_those() -> None:
     weights = [{"lr": lr, "unlabeled_weight": 100 * lr} for lr in LR]
-    frame = search_frame(*of_lr(), *samples(weights, list(REACHED), method="fixmatch"))
-    assert searched_settings(frame) == ("lr", "unlabeled_weight")
-    assert [one.settings for one in searches(frame)] == [("lr",), ("lr", "unlabeled_weight")]
+    domains = OF_LR | {"unlabeled_weight": {"uniform": [0, 10]}}
+    rows = samples([{"lr": lr} for lr in LR], REACHED, domains)
+    found = searches(search_frame(*rows, *samples(weights, REACHED, domains, method="fixmatch")))
+    assert [one.settings for one in found] == [("lr",), ("lr", "unlabeled_weight")]
+    assert not found[1].is_log("unlabeled_weight")
 
 
-@pytest.mark.parametrize("own_draws", [False, True])
-def test_an_axis_of_a_grid_is_not_searched(own_draws: bool) -> None:
-    """Whether each of the grid's values gets the same samples or draws of its own."""
-    rows = []
-    for batch_size in (32, 64, 128):
-        scale = batch_size if own_draws else 1
-        values = [{"lr": lr / scale, "dropout": 0.1 * (n % 2)} for n, lr in enumerate(LR)]
-        rows += samples(values, list(REACHED), batch_size=batch_size)
-    found = searches(search_frame(*rows))
-    assert [one.keys["batch_size"] for one in found] == [32, 64, 128]
-    assert {one.settings for one in found} == {("dropout", "lr")}
-    assert {len(one.samples) for one in found} == {5}
+def test_more_samples_of_a_search_belong_to_it_and_other_domains_make_another() -> None:
+    later = datetime(2024, 1, 2, tzinfo=UTC)
+    first, more = of_lr(), samples([{"lr": 0.002}], [0.9], OF_LR, record={"samples": 6})
+    more[0] |= {"sample": 5, "ended_at": later}
+    (one,) = searches(search_frame(*more, *first))
+    assert one.samples["sample"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert (one.older, one.record["samples"]) == (0, 6)
+    for record in ({"search": {"lr": {"uniform": [0, 1]}}}, {"search_seed": 7}):
+        other = samples([{"lr": 0.5}], [0.1], OF_LR, record=record)
+        other[0] |= {"ended_at": later}
+        (one,) = searches(search_frame(*other, *first))
+        assert one.samples["lr"].tolist() == [0.5]
+        assert one.older == 5
 
 
-def test_two_axes_of_a_grid_beside_a_searched_choice() -> None:
-    values = [{"threshold": (0.8, 0.9, 0.95)[n % 3]} for n in range(6)]
-    rows = []
-    for batch_size in (32, 64):
-        for augment in ("none", "weak"):
-            rows += samples(
-                values, [0.5] * 6, batch_size=batch_size, augment=augment, method="fixmatch"
-            )
-    found = searches(search_frame(*rows))
-    assert len(found) == 4
-    assert {one.settings for one in found} == {("threshold",)}
-    assert {tuple(sorted(one.keys)) for one in found} == {
-        ("augment", "batch_size", "config", "label_fraction", "method", "model")
-    }
+def test_searches_of_older_data_are_told_apart() -> None:
+    older = [row | {"data_digest": "old"} for row in of_lr()]
+    names = [one.name for one in searches(search_frame(*older, *of_lr()))]
+    assert sorted(names) == ["CNN partial 0.01 (da)", "CNN partial 0.01 (old)"]
 
 
 def test_without_a_search_there_is_nothing() -> None:
-    for frame in (search_frame(trial_row(TrialConfig())), pd.DataFrame(), search_frame()):
+    for frame in (search_frame(trial_row(TrialConfig())), search_frame()):
         assert searches(frame) == []
-        assert searched_settings(frame) == ()
         assert search_history(frame).empty
+        assert search_cost(frame).empty
         assert importance(frame).empty
+
+
+def test_the_cost_counts_every_sample() -> None:
+    rows = of_lr() + [row | {"holdout_labels": 1200} for row in of_lr(method="fixmatch")]
+    rows[1] |= {"status": "stopped", "steps": 40, "seconds": 5.0}
+    rows[2] |= {"status": "failed", "steps": None, "seconds": None, "labeled_images": None}
+    cost = search_cost(search_frame(*rows))
+    assert cost["samples"].tolist() == [5, 5]
+    assert cost[["stopped", "failed"]].to_numpy().tolist() == [[1, 1], [0, 0]]
+    assert cost["steps"].tolist() == [3 * 94 + 40, 5 * 94]
+    assert cost["seconds"].tolist() == [3 * 12 + 5, 5 * 12]
+    assert cost["holdout_labels"].tolist() == [600, 1200]
+    assert cost["labeled_images"].tolist() == [600, 600]
 
 
 # ---- the best so far ----
@@ -114,25 +128,24 @@ def test_without_a_search_there_is_nothing() -> None:
 def test_the_history_has_the_best_so_far_and_what_it_took() -> None:
     rows = of_lr()
     rows[1] |= {"status": "stopped", "steps": 40, "seconds": 5.0}  # 0.75, but at fewer steps
-    rows[3] = failed_row(TrialConfig.of(lr=LR[3], label_fraction=0.01, holdout=600)) | {
-        "role": "search",
-        "sample": 3,
-    }
+    failed = (*FIELDS, "sweep", "config", "role", "search_group", "search", "sample", "data_digest")
+    rows[3] = {name: rows[3][name] for name in failed} | {"status": "failed", "error": "it broke"}
     history = search_history(search_frame(*reversed(rows)))
     assert history["sample"].tolist() == [0, 1, 2, 3, 4]
     assert history["best"].tolist() == [0.5, 0.5, 0.75, 0.75, 0.875]
     assert history["is_new_best"].tolist() == [True, False, True, False, True]
     assert history["steps"].tolist() == [94, 134, 228, 228, 322]
     assert history["seconds"].tolist() == [12.0, 17.0, 29.0, 29.0, 41.0]
-    assert [math.isnan(value) for value in history["objective"]] == [False, True, False, True, False]
+    assert history["value"].isna().tolist() == [False, True, False, True, False]
 
 
 def test_the_best_loss_is_the_lowest() -> None:
     rows = [
-        row | {"validation_loss": loss}
+        row | {"validation_loss": loss, "search": json.dumps({"search": OF_LR})}  # the default
         for row, loss in zip(of_lr(), (0.5, 0.7, 0.4, 0.4, 0.1), strict=True)
     ]
-    history = search_history(search_frame(*rows), "validation_loss")
+    history = search_history(search_frame(*rows))
+    assert set(history["objective"]) == {"validation_loss"}
     assert history["best"].tolist() == [0.5, 0.5, 0.4, 0.4, 0.1]
     assert history["is_new_best"].tolist() == [True, False, True, False, True]
 
@@ -142,13 +155,20 @@ def test_the_best_so_far_is_the_highest_of_those_before_in_any_order(
     reached: list[float], random: Any
 ) -> None:
     values = [{"lr": 0.001 * (1 + n)} for n in range(len(reached))]
-    rows = samples(values, reached)
+    rows = samples(values, reached, OF_LR)
     random.shuffle(rows)
     best = search_history(search_frame(*rows))["best"].tolist()
     assert best == [max(reached[: n + 1]) for n in range(len(reached))]
 
 
 # ---- importance ----
+
+
+DOMAINS: dict[str, Any] = {
+    "lr": {"log_uniform": [0.0001, 0.1]},
+    "dropout": {"uniform": [0, 0.5]},
+    "augment": {"choice": ["none", "weak"]},
+}
 
 
 def table(n: int, objective: Callable[..., float], seed: int = 0) -> pd.DataFrame:
@@ -161,7 +181,7 @@ def table(n: int, objective: Callable[..., float], seed: int = 0) -> pd.DataFram
         augment = str(generator.choice(["none", "weak"]))
         values.append({"lr": lr, "dropout": dropout, "augment": augment})
         reached.append(objective(lr, dropout, augment, generator.normal()))
-    return search_frame(*samples(values, reached))
+    return search_frame(*samples(values, reached, DOMAINS))
 
 
 BOTH = pytest.mark.parametrize("optuna", [True, False], ids=["fANOVA", "shuffled"])
@@ -282,24 +302,3 @@ def test_the_closed_form_of_leaving_one_out_is_right() -> None:
         shuffled = [part[generator.permutation(n)] - part for _ in range(4000)]
         changes.append(float(np.mean(np.square(shuffled))))
     assert shares == pytest.approx([change / sum(changes) for change in changes], abs=0.02)
-
-
-# ---- axes ----
-
-
-@pytest.mark.parametrize(
-    ("values", "is_log"),
-    [
-        (10 ** np.linspace(-4, -1, 30), True),
-        (np.linspace(0.0001, 0.1, 30), False),
-        (np.linspace(0.5, 0.9, 30), False),
-        (np.array([0.0, 0.001, 0.01, 0.1]), False),  # a logarithm of 0 there is none
-        (np.array([32, 64, 128, 256, 512]), True),
-        (np.array(["none", "weak"]), False),
-        (np.array([True, False]), False),
-        (np.array([np.nan, np.nan]), False),
-        (np.array([0.001, np.nan, 0.01, 0.1]), True),
-    ],
-)
-def test_values_over_magnitudes_get_a_logarithmic_axis(values: np.ndarray, is_log: bool) -> None:
-    assert spans_magnitudes(pd.Series(values)) == is_log

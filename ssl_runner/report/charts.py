@@ -17,13 +17,13 @@ DASHES = ((1, 0), (6, 3), (2, 2), (8, 2, 2, 2))
 MOST_CURVES = len(COLORS) * len(DASHES)
 """Learning curves are drawn of at most so many configurations."""
 
-_WIDTH, _HEIGHT = 380, 240
+WIDTH, HEIGHT = 380, 240
 
 Spec = dict[str, Any]
 """A chart in Vega-Lite's own form."""
 
 
-def _colors(
+def colors_of(
     configurations: Sequence[str], legend: alt.Legend | None = None
 ) -> tuple[alt.Color, alt.StrokeDash]:
     """A color and a dash for each configuration, the same in every chart."""
@@ -36,7 +36,7 @@ def _colors(
     )
 
 
-def _spec(chart: alt.LayerChart | alt.FacetChart) -> Spec:
+def spec_of(chart: alt.LayerChart | alt.FacetChart) -> Spec:
     """A chart as Vega-Lite, its text in the page's own color, so that it fits a dark page too."""
     spec: Spec = chart.to_dict()
     text = {"labelColor": "currentColor", "titleColor": "currentColor"}
@@ -46,6 +46,7 @@ def _spec(chart: alt.LayerChart | alt.FacetChart) -> Spec:
         "axis": text | {"gridColor": "#8883", "domainColor": "#8886", "tickColor": "#8886"},
         "legend": text,
         "title": {"color": "currentColor", "anchor": "start", "fontSize": 14},
+        "header": text,
         "view": {"stroke": "#8886"},
     }
     return spec
@@ -73,7 +74,7 @@ def learning_curves(epochs: pd.DataFrame, configurations: Sequence[str]) -> dict
         means = means.reset_index().rename(columns={"count": "n"})
         spread = means["std"].fillna(0.0)
         means = means.assign(low=means["mean"] - spread, high=means["mean"] + spread)
-        color, dash = _colors(configurations)
+        color, dash = colors_of(configurations)
         last = int(means["epoch"].max())
         ticks = list(range(1, last + 1, -(-last // 10)))
         axis = alt.Axis(values=ticks, format="d")
@@ -101,7 +102,7 @@ def learning_curves(epochs: pd.DataFrame, configurations: Sequence[str]) -> dict
             ],
         )
         layers = alt.layer(band, line).add_params(shown)
-        charts[column] = _spec(layers.properties(width=_WIDTH, height=_HEIGHT))
+        charts[column] = spec_of(layers.properties(width=WIDTH, height=HEIGHT))
     return charts
 
 
@@ -118,7 +119,7 @@ def label_chart(curve: pd.DataFrame, full: float | None) -> Spec:
     mean = curve["test_accuracy_mean"]
     points = curve.assign(configuration=names, low=mean - spread, high=mean + spread)
     legend = alt.Legend(title=None, orient="bottom", columns=3, labelLimit=300)
-    color, dash = _colors(list(dict.fromkeys(names)), legend)
+    color, dash = colors_of(list(dict.fromkeys(names)), legend)
     ticks = sorted(set(points["labeled_images"].tolist()))
     base = alt.Chart(points.round(6), title="Test accuracy by labeled images").encode(
         x=alt.X(
@@ -150,7 +151,7 @@ def label_chart(curve: pd.DataFrame, full: float | None) -> Spec:
             strokeDash=[2, 4], color="#888"
         )
         layers.append(line_across.encode(y=alt.Y("full:Q", title=None)))
-    return _spec(alt.layer(*layers).properties(width=2 * _WIDTH, height=300))
+    return spec_of(alt.layer(*layers).properties(width=2 * WIDTH, height=300))
 
 
 def _heat_map(rows: pd.DataFrame, x: str, y: str, value: str, title: str, form: str) -> Spec:
@@ -171,7 +172,7 @@ def _heat_map(rows: pd.DataFrame, x: str, y: str, value: str, title: str, form: 
     )
     layers = alt.layer(cells, numbers)
     width, height = 52 * len(columns), 26 * len(lines)
-    return _spec(layers.properties(width=width, height=height))
+    return spec_of(layers.properties(width=width, height=height))
 
 
 def class_chart(done: pd.DataFrame, configurations: Sequence[str]) -> Spec:
@@ -198,7 +199,7 @@ def reliability_chart(bins: pd.DataFrame) -> Spec:
         bins: A row for each bin with images: `configuration`, `confidence`, `accuracy`, `images`.
     """
     legend = alt.Legend(title=None, orient="bottom")
-    color, dash = _colors(list(dict.fromkeys(bins["configuration"])), legend)
+    color, dash = colors_of(list(dict.fromkeys(bins["configuration"])), legend)
     scale = alt.Scale(domain=[0, 1])
     diagonal = alt.Chart(pd.DataFrame({"confidence": [0, 1], "accuracy": [0, 1]}), title="Reliability")
     x = alt.X("confidence:Q", title="mean confidence", scale=scale, axis=alt.Axis(format="%"))
@@ -214,7 +215,7 @@ def reliability_chart(bins: pd.DataFrame) -> Spec:
         shown.mark_line().encode(strokeDash=dash),
         shown.mark_circle(opacity=0.8).encode(size=alt.Size("images:Q", legend=None)),
     )
-    return _spec(layers.properties(width=_WIDTH, height=_WIDTH))
+    return spec_of(layers.properties(width=WIDTH, height=WIDTH))
 
 
 def confusion_chart(names: Sequence[str], confusion: Sequence[Sequence[int]], title: str) -> Spec:

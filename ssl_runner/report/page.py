@@ -18,9 +18,11 @@ from ssl_runner.datasets import ImageDataset, load_dataset
 from ssl_runner.datasets.decoded.store import find_content
 from ssl_runner.datasets.settings import is_path
 from ssl_runner.errors import InputError
+from ssl_runner.metrics import METRICS
 from ssl_runner.report import charts, words
 from ssl_runner.report.pictures import Picture, environment, picture, time_now
-from ssl_runner.report.rerun import command_of, value_text
+from ssl_runner.report.rerun import command_of
+from ssl_runner.report.search_page import SearchPart, search_parts
 from ssl_runner.results import compare, compared_rows, label_curve
 from ssl_runner.results.schema import SETTING_COLUMNS
 from ssl_runner.storage import write_whole
@@ -39,8 +41,22 @@ def with_configuration(trials: pd.DataFrame, compared: pd.DataFrame) -> pd.DataF
     )
 
 
-def make_charts(trials: pd.DataFrame, epochs: pd.DataFrame) -> dict[str, charts.Spec]:
-    """Every chart that the rows allow, by name; none without a finished trial."""
+def make_charts(
+    trials: pd.DataFrame, epochs: pd.DataFrame, parts: Sequence[SearchPart] | None = None
+) -> dict[str, charts.Spec]:
+    """Every chart that the rows allow, by name.
+
+    Args:
+        trials, epochs: Rows as in `results/trials` and `results/epochs`.
+        parts: From `search_parts`, if they are there already.
+    """
+    parts = search_parts(trials) if parts is None else parts
+    of_searches = {one.name: one.spec for part in parts for one in part.charts}
+    return _charts_of_comparison(trials, epochs) | of_searches
+
+
+def _charts_of_comparison(trials: pd.DataFrame, epochs: pd.DataFrame) -> dict[str, charts.Spec]:
+    """The charts beside the comparison; none without a finished trial."""
     compared = compare(trials)
     if compared.empty:
         return {}
@@ -101,7 +117,9 @@ def render_page(
     """
     compared = compare(trials, (baseline,)) if baseline else compare(trials)
     keys = words.keys_of(compared)
-    made = make_charts(trials, epochs)
+    searches = search_parts(trials)
+    made = make_charts(trials, epochs, searches)
+    curves = [metric.name for metric in METRICS if metric.name in made]
     records = compared.to_dict("records")
     done = compared_rows(trials)
     configurations = [words.configuration(row, keys) for row in records]
@@ -118,6 +136,8 @@ def render_page(
             made=time_now(),
             script=vega_script(),
             charts=made,
+            curves=curves,
+            searches=searches,
             headings=[
                 *("configuration", "labels", *words.metrics_of(compared).values()),
                 *(f"to {name}" for name in references),
@@ -211,7 +231,7 @@ def _settings(trials: pd.DataFrame) -> dict[str, str]:
 def _several(values: Sequence[Any]) -> str:
     """Values in a line, at most twelve."""
     more = f" and {len(values) - 12} more" if len(values) > 12 else ""
-    return ", ".join(value_text(value) for value in values[:12]) + more or "–"
+    return ", ".join(words.value_text(value) for value in values[:12]) + more or "–"
 
 
 def _facts(trials: pd.DataFrame) -> dict[str, str]:

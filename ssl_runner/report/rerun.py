@@ -19,6 +19,7 @@ from ssl_runner.config import (
     TrialConfig,
 )
 from ssl_runner.datasets.settings import SELECTIONS
+from ssl_runner.report.words import value_text
 
 
 def command_of(rows: pd.DataFrame) -> str:
@@ -103,10 +104,3 @@ _CHOSEN = (*DETERMINING, "schedule", "order")
 def _own(*chosen: str) -> dict[str, Any]:
     """A trial's settings where only these are given."""
     return TrialConfig.of(**dict(zip(_CHOSEN, chosen, strict=True))).resolved().flat()
-
-
-def value_text(value: Any) -> str:
-    """A value as a flag takes it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.10g}" if isinstance(value, float) else str(value)

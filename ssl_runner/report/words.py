@@ -1,7 +1,7 @@
 """Texts that terminal and page share: headings, configurations, differences, the best."""
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ssl_runner.metrics import COMPARED, is_share
@@ -42,6 +42,13 @@ def series(row: Mapping[Any, Any], varying: list[str]) -> str:
     model = f"{row['model']} " if "model" in varying else ""
     others = [name for name in varying if name not in ("model", "method")]
     return f"{model}{row['method']}{_others(row, others)}"
+
+
+def value_text(value: Any) -> str:
+    """A value as a flag takes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def _others(row: Mapping[Any, Any], names: list[str]) -> str:
@@ -121,3 +128,52 @@ def caption(trials: "pd.DataFrame", compared: "pd.DataFrame") -> str:
         text += "; differences in test accuracy in points, paired by seed"
         text += "" if (compared["n"] <= 1).all() else ", with their 95 % interval"
     return f"{text}. Validation on: {', '.join(sorted(set(done['validation'])))}."
+
+
+def objective(name: str) -> str:
+    """What a search is for, in words: the figure is the holdout's."""
+    return "holdout accuracy" if is_share(name) else "holdout loss"
+
+
+def counted(counts: Sequence[float]) -> str:
+    """Whole numbers in words: one of them, or from the lowest to the highest."""
+    low, high = min(counts), max(counts)
+    return f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, or hours, minutes and seconds where there are many."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d} h" if hours else f"{minutes}:{rest:02d} min"
+
+
+def search_cost(cost: "pd.DataFrame") -> list[str]:
+    """What the choice of the settings took, in sentences.
+
+    Args:
+        cost: From `results.search_cost`, of one sweep.
+    """
+    several = f"each of {len(cost)} configurations" if len(cost) > 1 else "one configuration"
+    labels = counted(cost["holdout_labels"].tolist())
+    lines = [
+        f"The settings were chosen among {counted(cost['samples'].tolist())} samples for {several} by "
+        f"{labels} holdout labels: {cost['samples'].sum():,} trials, {cost['steps'].sum():,} steps, "
+        f"{duration(cost['seconds'].sum())} in all."
+    ]
+    if stopped := cost["stopped"].sum():
+        lines.append(f"Trials that were stopped early, and so can't be chosen: {stopped:,}.")
+    if failed := cost["failed"].sum():
+        lines.append(f"Trials that failed: {failed:,}.")
+    large = cost[cost["holdout_labels"] > cost["labeled_images"]]
+    if len(large):
+        worst = large.sort_values("labeled_images").iloc[0]
+        where = f" in {len(large)} of {len(cost)} configurations" if len(cost) > 1 else ""
+        lines.append(
+            f"The holdout has more labels than the training{where}: {worst['holdout_labels']:,} "
+            f"beside {worst['labeled_images']:,}. With so few labels in all, the settings can't be "
+            "chosen like this."
+        )
+    return lines

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ssl_runner.results.search_history import OBJECTIVE, Search, is_numeric, searches
+from ssl_runner.results.search_history import KEYS, Search, is_numeric, searches
 
 FEWEST = 10
 """A search needs at least so many finished samples."""
@@ -52,23 +52,21 @@ class Importance:
     refused: str
 
 
-def importance(trials: pd.DataFrame, objective: str = OBJECTIVE) -> pd.DataFrame:
+def importance(trials: pd.DataFrame) -> pd.DataFrame:
     """How much each searched setting decides, of each search.
 
     Args:
         trials: Rows as in `results/trials`.
-        objective: The holdout's figure that the search is for, such as `validation_loss`.
 
     Returns:
-        A row per search and searched setting: `sweep`, what tells the search from others, `setting`,
-        `importance` (NaN where refused), `measure`, `n`, `explained` and `refused`: see `Importance`.
+        A row per search and searched setting: `search_history.KEYS`, `setting`, `importance` (NaN where
+        refused), `measure`, `n`, `explained` and `refused`: see `Importance`.
     """
     rows: list[dict[str, Any]] = []
     for one in searches(trials):
-        found = importance_of(one, objective)
+        found = importance_of(one)
         rows += [
-            {"sweep": one.sweep}
-            | dict(one.keys)
+            dict(one.keys)
             | {
                 "setting": name,
                 "importance": found.shares.get(name, np.nan),
@@ -79,16 +77,17 @@ def importance(trials: pd.DataFrame, objective: str = OBJECTIVE) -> pd.DataFrame
             }
             for name in one.settings
         ]
-    return pd.DataFrame(rows)
+    columns = [*KEYS, "setting", "importance", "measure", "n", "explained", "refused"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def importance_of(search: Search, objective: str = OBJECTIVE) -> Importance:
+def importance_of(search: Search) -> Importance:
     """The importance of the searched settings of one search, or why there is none.
 
     Numbers count by their rank among the samples: logarithmic domains are like others, and the
     settings are weighed over the values that were sampled.
     """
-    values = search.values(objective)
+    values = search.values
     known = values.notna().to_numpy()
     n, settings = int(known.sum()), search.settings
 
@@ -129,9 +128,9 @@ def encoded(values: pd.Series) -> np.ndarray:
     """A setting's values as a model takes them, each column in [0, 1].
 
     Returns:
-        Of numbers, their rank among the samples, equal ones alike, shape (n, 1); where some are missing,
-        these are 0 and the ranks begin at a half. Of anything else, a column of 0 and 1 for each value,
-        shape (n, c).
+        Of numbers, their rank among the samples, equal ones alike, shape (n, 1); where some are
+        missing, these are 0 and the ranks begin at a half. Of anything else, a column of 0 and 1 for
+        each value, shape (n, c).
     """
     if is_numeric(values):
         ranks = values.astype(float).rank(method="dense")

@@ -1,183 +1,175 @@
-"""The samples of each search: which settings were searched, and the best so far."""
+"""The samples of each search: what they reached, the best so far, and what they took."""
 
-import itertools
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
+from ssl_runner.config import SweepConfig
+from ssl_runner.methods.settings import METHODS
 from ssl_runner.metrics import is_share
-from ssl_runner.results.compare import _ALWAYS as KEYS
-from ssl_runner.results.compare import _SEEDS as SEEDS
-from ssl_runner.results.compare import _VERSION as VERSION
-from ssl_runner.results.compare import _sort_key as sort_key
-from ssl_runner.results.schema import SETTING_COLUMNS
 
-OBJECTIVE = "validation_accuracy"
-"""What a search maximizes where it does not say: on its holdout, never on the test images."""
+KEYS = ("sweep", "search_group", "model", "config", "label_fraction", "method")
+"""What a search is known by. Its group names it within its sweep."""
 
-_MOST_AXES = 3  # of a grid beside a search
+# What a search may be run again with and go on: the rest makes it another one.
+_GOES_ON = ("samples", "search_seconds", "seeds", "split_seeds", "large_holdout", "untuned")
 
 
 @dataclass(frozen=True)
 class Search:
-    """One search: a method at one label fraction with one model, and one value of each other setting
-    that varies without being searched.
+    """One search: what was tried of one method at one label fraction with one model.
 
     Attributes:
-        sweep: Name of its sweep.
-        keys: What tells it from the sweep's other searches, by column: model, config, label fraction,
-            method, and any other setting that varies among them and is not searched.
-        settings: The searched settings, in the order of the columns.
+        name: Its group's, and the data's digest where the sweep has another search of that name.
+        keys: What it is known by: the columns `KEYS`.
+        record: The search as its rows have it: `search`, each setting's domain, and those of a study's
+            other keys for it that differ from their default.
+        settings: The searched settings that its trials take.
         samples: Its rows as in `results/trials`, by sample number.
+        older: Samples of an earlier search in the same group, with other domains or another seed.
     """
 
-    sweep: str
+    name: str
     keys: Mapping[str, Any]
+    record: Mapping[str, Any]
     settings: tuple[str, ...]
     samples: pd.DataFrame
+    older: int
 
-    def values(self, objective: str = OBJECTIVE) -> pd.Series:
-        """The objective of each sample; NaN where it failed or was stopped, since fewer steps are
-        another experiment."""
-        values = pd.to_numeric(self.samples[objective])
+    @property
+    def objective(self) -> str:
+        """The column of the figure that it is for: of the validation images, never of the test's."""
+        return f"validation_{self.record.get('objective', getattr(SweepConfig, 'objective', 'loss'))}"
+
+    @property
+    def values(self) -> pd.Series:
+        """The objective of each sample; NaN where it failed or was stopped: after fewer steps than the
+        others it can't be chosen."""
+        values = pd.to_numeric(self.samples[self.objective])
         return values.where((self.samples["status"] == "finished") & np.isfinite(values))
 
     def is_log(self, setting: str) -> bool:
-        """Whether a searched setting belongs on a logarithmic axis: see `spans_magnitudes`."""
-        return spans_magnitudes(self.samples[setting])
+        """Whether a setting was searched in the logarithm."""
+        return any(kind.startswith("log") for kind in self.record["search"][setting])
 
 
 def searches(trials: pd.DataFrame) -> list[Search]:
-    """The searches among trials, sweep by sweep, most labels first; none without search trials.
+    """The searches among trials, sweep by sweep, most labels first; none without samples.
 
     Args:
         trials: Rows as in `results/trials`.
     """
-    if "role" not in trials or trials.empty:
-        return []
-    rows = trials[trials["role"] == "search"]
-    groups = rows.groupby(["sweep", *KEYS], dropna=False, sort=False)
-    found: list[tuple[str, dict[str, Any], tuple[str, ...], pd.DataFrame]] = []
-    for each, of_one in groups:
-        sweep, *always = cast(tuple[Any, ...], each)
-        varying = _varying(of_one)
-        axes = _axes(of_one, varying)
-        settings = tuple(name for name in varying if name not in (*axes, *VERSION))
-        parts = of_one.groupby(list(axes), dropna=False, sort=True) if axes else [((), of_one)]
-        for values, part in parts:
-            at = (*always, *cast(tuple[Any, ...], values))
-            keys = dict(zip((*KEYS, *axes), at, strict=True))
-            found.append((sweep, keys, settings, part.sort_values("sample", kind="stable")))
-    # What differs among a sweep's searches names them: an axis that only some have is null for others.
-    made = []
-    for sweep, keys, settings, part in found:
-        others = dict.fromkeys(
-            name for of, each, _, _ in found if of == sweep for name in each if name not in keys
+    samples = trials[trials["role"] == "search"].sort_values("ended_at", kind="stable")
+    known = {text: dict(json.loads(text)) for text in samples["search"].dropna().unique()}
+    same = {text: _without(record, _GOES_ON) for text, record in known.items()}
+    found = []
+    versions = samples.groupby(["sweep", "search_group"])[["data_digest", "sources"]]
+    several = versions.nunique(dropna=False).max(axis=1) > 1
+    by = ["sweep", "search_group", "data_digest", "sources"]
+    for each, group in samples.groupby(by, dropna=False, sort=False):
+        sweep, name, digest, sources = cast(tuple[Any, ...], each)
+        newest = group["search"].iloc[-1]
+        record = known[newest]
+        rows = group[group["search"].map(same) == same[newest]].sort_values("sample", kind="stable")
+        settings = tuple(name for name in record["search"] if rows[name].notna().any())
+        keys = {name: rows[name].iloc[0] for name in KEYS}
+        version = (
+            f" ({'; '.join(filter(None, (digest, sources)))})" if several.loc[(sweep, name)] else ""
         )
-        common = {name: part[name].iloc[0] for name in others if name not in settings}
-        made.append(Search(sweep, keys | common, settings, part.reset_index(drop=True)))
-    order = pd.DataFrame([{"sweep": one.sweep, **one.keys} for one in made])
-    if order.empty:
-        return []
-    by = ["sweep", "model", "label_fraction", "method"]
-    return [made[place] for place in order.sort_values(by, key=sort_key, kind="stable").index]
-
-
-def _varying(rows: pd.DataFrame) -> list[str]:
-    """The settings, data and sources that vary, without the seeds."""
-    names = [*VERSION, *(name for name in SETTING_COLUMNS if name not in (*KEYS, *SEEDS))]
-    return [name for name in names if rows[name].nunique(dropna=False) > 1]
-
-
-def _axes(rows: pd.DataFrame, varying: Sequence[str]) -> tuple[str, ...]:
-    """The settings that vary without being searched: a grid's, each value of which has the same sample
-    numbers. Of all choices that leave each number once, the one of the fewest groups."""
-    if not rows["sample"].duplicated().any():
-        return ()
-    best: tuple[int, tuple[str, ...]] | None = None
-    for count in range(1, _MOST_AXES + 1):
-        for names in itertools.combinations(varying, count):
-            if rows.duplicated([*names, "sample"]).any():
-                continue
-            groups = len(rows.drop_duplicates(list(names)))
-            if best is None or groups < best[0]:
-                best = groups, names
-        if best is not None:  # more axes make no fewer groups
-            return best[1]
-    return ()
-
-
-def searched_settings(trials: pd.DataFrame) -> tuple[str, ...]:
-    """The settings that were searched: those that vary among the samples of some search.
-
-    Args:
-        trials: Rows as in `results/trials`.
-
-    Returns:
-        Their names in the order of the columns; empty: there is no search.
-    """
-    found = {name for one in searches(trials) for name in one.settings}
-    return tuple(name for name in SETTING_COLUMNS if name in found)
-
-
-def search_history(trials: pd.DataFrame, objective: str = OBJECTIVE) -> pd.DataFrame:
-    """The best objective so far of each search, sample by sample.
-
-    Args:
-        trials: Rows as in `results/trials`.
-        objective: The holdout's figure that the search is for, such as `validation_loss`.
-
-    Returns:
-        A row per sample: `sweep`, what tells its search from others, `sample`, `status`; the
-        sample's own `objective` (NaN where it failed or was stopped); `best`, the best of it and those
-        before (NaN before the first); `is_new_best`; and what all samples so far have taken: `samples`
-        (their count), `steps` and `seconds`.
-    """
-    frames = []
-    for one in searches(trials):
-        values = one.values(objective)
-        best = values.cummax() if is_share(objective) else values.cummin()
-        best = best.ffill()
-        frames.append(
-            pd.DataFrame(
-                {"sweep": one.sweep}
-                | dict(one.keys)
-                | {
-                    "sample": one.samples["sample"],
-                    "status": one.samples["status"],
-                    "objective": values,
-                    "best": best,
-                    "is_new_best": values.notna() & (best != best.shift()),
-                    "samples": np.arange(1, len(values) + 1),
-                    "steps": one.samples["steps"].fillna(0).cumsum(),
-                    "seconds": one.samples["seconds"].fillna(0.0).cumsum(),
-                }
+        found.append(
+            Search(
+                f"{name}{version}",
+                keys,
+                record,
+                settings,
+                rows.reset_index(drop=True),
+                len(group) - len(rows),
             )
         )
-    if not frames:
-        columns = ("sweep", *KEYS, "sample", "status", "objective", "best", "is_new_best")
-        return pd.DataFrame(columns=[*columns, "samples", "steps", "seconds"])
-    # An axis that only one sweep has is null for the others.
-    return pd.concat([frame.astype(object) for frame in frames], ignore_index=True).infer_objects()
+    return sorted(found, key=_order)
 
 
-def spans_magnitudes(values: pd.Series) -> bool:
-    """Whether numbers belong on a logarithmic axis: positive, over a factor of ten or more, and with
-    their mean nearer the middle of the range in the logarithm than as they are."""
-    if not is_numeric(values):
-        return False
-    known = values.dropna().to_numpy(dtype=float)
-    if len(known) == 0 or known.min() <= 0 or known.max() < 10 * known.min():
-        return False
+def _without(record: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    kept = {name: value for name, value in record.items() if name not in names}
+    return json.dumps(kept, sort_keys=True)
 
-    def off_middle(numbers: np.ndarray) -> float:
-        low, high = numbers.min(), numbers.max()
-        return abs(float((numbers.mean() - low) / (high - low)) - 0.5)
 
-    return off_middle(np.log(known)) < off_middle(known)
+def _order(one: Search) -> tuple[Any, ...]:
+    """As a comparison has its rows: most labels first, methods as they are listed."""
+    keys, methods = one.keys, list(METHODS)
+    method = methods.index(keys["method"]) if keys["method"] in methods else len(methods)
+    return keys["sweep"], keys["model"], -keys["label_fraction"], method, keys["search_group"]
+
+
+def search_history(trials: pd.DataFrame) -> pd.DataFrame:
+    """The best so far of each search, sample by sample.
+
+    Args:
+        trials: Rows as in `results/trials`.
+
+    Returns:
+        A row per sample, ordered within its search: `KEYS`, `sample`, `status`, `objective` (the
+        figure's column), its `value` (NaN where the sample failed or was stopped), the `best` value so
+        far (NaN before the first), `is_new_best`; and what the samples so far have taken: `samples`
+        (their count), `steps` and `seconds`.
+    """
+    frames = [history_of(one) for one in searches(trials)]
+    columns = [*KEYS, "sample", "status", "objective", "value", "best", "is_new_best"]
+    empty = pd.DataFrame(columns=[*columns, "samples", "steps", "seconds"])
+    return pd.concat(frames, ignore_index=True) if frames else empty
+
+
+def history_of(search: Search) -> pd.DataFrame:
+    """The rows of `search_history` of one search."""
+    values, samples = search.values, search.samples
+    best = (values.cummax() if is_share(search.objective) else values.cummin()).ffill()
+    return pd.DataFrame(
+        dict(search.keys)
+        | {
+            "sample": samples["sample"].astype(int),
+            "status": samples["status"],
+            "objective": search.objective,
+            "value": values,
+            "best": best,
+            "is_new_best": values.notna() & (best != best.shift()),
+            "samples": np.arange(1, len(values) + 1),
+            "steps": pd.to_numeric(samples["steps"]).fillna(0).astype(int).cumsum(),
+            "seconds": pd.to_numeric(samples["seconds"]).fillna(0.0).cumsum(),
+        }
+    )
+
+
+def search_cost(trials: pd.DataFrame) -> pd.DataFrame:
+    """What the choice of each search's settings took.
+
+    Args:
+        trials: Rows as in `results/trials`.
+
+    Returns:
+        A row per search: `KEYS`; its numbers of samples, `samples`, and of those that were `stopped`
+        or `failed`; the `steps` and `seconds` of all of them; the `holdout_labels` that judged them,
+        and the `labeled_images` that each was trained on (0 where no sample came so far).
+    """
+    rows = []
+    for one in searches(trials):
+        samples = one.samples
+        known = {name: samples[name].dropna() for name in ("holdout_labels", "labeled_images")}
+        rows.append(
+            dict(one.keys)
+            | {
+                "samples": len(samples),
+                "stopped": int((samples["status"] == "stopped").sum()),
+                "failed": int((samples["status"] == "failed").sum()),
+                "steps": int(pd.to_numeric(samples["steps"]).fillna(0).sum()),
+                "seconds": float(pd.to_numeric(samples["seconds"]).fillna(0).sum()),
+            }
+            | {name: int(each.iloc[0]) if len(each) else 0 for name, each in known.items()}
+        )
+    return pd.DataFrame(rows)
 
 
 def is_numeric(values: pd.Series) -> bool:
