@@ -117,13 +117,8 @@ def epoch_rows(count: int) -> list[dict[str, Any]]:
 
 
 def frame_of(*rows: dict[str, Any]) -> pd.DataFrame:
-    return pd.DataFrame([{name: row.get(name) for name in TRIALS.names} for row in rows])
-
-
-def search_frame(*rows: dict[str, Any]) -> pd.DataFrame:
-    new = ("role", "search_group", "search", "sample", "holdout_labels", "holdout_correct")
-    names = dict.fromkeys([*TRIALS.names, *new])
-    return pd.DataFrame([{name: row.get(name) for name in names} for row in rows], columns=[*names])
+    made = [{name: row.get(name) for name in TRIALS.names} for row in rows]
+    return pd.DataFrame(made, columns=TRIALS.names)
 
 
 def statuses(results: ResultsFolder, sweep: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from ssl_runner.config import FIELDS, TrialConfig
 from ssl_runner.results import importance as measured
 from ssl_runner.results.importance import FEWEST, importance
 from ssl_runner.results.search_history import search_cost, search_history, searches
-from tests.builders import search_frame, trial_row
+from tests.builders import frame_of, trial_row
 
 LR = (0.0001, 0.03, 0.001, 0.01, 0.003)
 REACHED = (0.5, 0.75, 0.75, 0.625, 0.875)
@@ -58,7 +58,7 @@ def of_lr(**settings: Any) -> list[dict[str, Any]]:
 
 def test_each_method_and_label_fraction_is_a_search_of_its_own() -> None:
     rows = of_lr() + of_lr(method="fixmatch") + of_lr(method="fixmatch", label_fraction=0.1)
-    found = searches(search_frame(*rows, trial_row(TrialConfig.of(dropout=0.5))))
+    found = searches(frame_of(*rows, trial_row(TrialConfig.of(dropout=0.5))))
     assert [one.name for one in found] == [
         "CNN partial 0.1 fixmatch",
         "CNN partial 0.01",
@@ -75,7 +75,7 @@ def test_a_setting_that_only_some_methods_take_is_searched_for_those() -> None:
     weights = [{"lr": lr, "unlabeled_weight": 100 * lr} for lr in LR]
     domains = OF_LR | {"unlabeled_weight": {"uniform": [0, 10]}}
     rows = samples([{"lr": lr} for lr in LR], REACHED, domains)
-    found = searches(search_frame(*rows, *samples(weights, REACHED, domains, method="fixmatch")))
+    found = searches(frame_of(*rows, *samples(weights, REACHED, domains, method="fixmatch")))
     assert [one.settings for one in found] == [("lr",), ("lr", "unlabeled_weight")]
     assert not found[1].is_log("unlabeled_weight")
 
@@ -84,25 +84,25 @@ def test_more_samples_of_a_search_belong_to_it_and_other_domains_make_another() 
     later = datetime(2024, 1, 2, tzinfo=UTC)
     first, more = of_lr(), samples([{"lr": 0.002}], [0.9], OF_LR, record={"samples": 6})
     more[0] |= {"sample": 5, "ended_at": later}
-    (one,) = searches(search_frame(*more, *first))
+    (one,) = searches(frame_of(*more, *first))
     assert one.samples["sample"].tolist() == [0, 1, 2, 3, 4, 5]
     assert (one.older, one.record["samples"]) == (0, 6)
     for record in ({"search": {"lr": {"uniform": [0, 1]}}}, {"search_seed": 7}):
         other = samples([{"lr": 0.5}], [0.1], OF_LR, record=record)
         other[0] |= {"ended_at": later}
-        (one,) = searches(search_frame(*other, *first))
+        (one,) = searches(frame_of(*other, *first))
         assert one.samples["lr"].tolist() == [0.5]
         assert one.older == 5
 
 
 def test_searches_of_older_data_are_told_apart() -> None:
     older = [row | {"data_digest": "old"} for row in of_lr()]
-    names = [one.name for one in searches(search_frame(*older, *of_lr()))]
+    names = [one.name for one in searches(frame_of(*older, *of_lr()))]
     assert sorted(names) == ["CNN partial 0.01 (da)", "CNN partial 0.01 (old)"]
 
 
 def test_without_a_search_there_is_nothing() -> None:
-    for frame in (search_frame(trial_row(TrialConfig())), search_frame()):
+    for frame in (frame_of(trial_row(TrialConfig())), frame_of()):
         assert searches(frame) == []
         assert search_history(frame).empty
         assert search_cost(frame).empty
@@ -113,7 +113,7 @@ def test_the_cost_counts_every_sample() -> None:
     rows = of_lr() + [row | {"holdout_labels": 1200} for row in of_lr(method="fixmatch")]
     rows[1] |= {"status": "stopped", "steps": 40, "seconds": 5.0}
     rows[2] |= {"status": "failed", "steps": None, "seconds": None, "labeled_images": None}
-    cost = search_cost(search_frame(*rows))
+    cost = search_cost(frame_of(*rows))
     assert cost["samples"].tolist() == [5, 5]
     assert cost[["stopped", "failed"]].to_numpy().tolist() == [[1, 1], [0, 0]]
     assert cost["steps"].tolist() == [3 * 94 + 40, 5 * 94]
@@ -128,9 +128,19 @@ def test_the_cost_counts_every_sample() -> None:
 def test_the_history_has_the_best_so_far_and_what_it_took() -> None:
     rows = of_lr()
     rows[1] |= {"status": "stopped", "steps": 40, "seconds": 5.0}  # 0.75, but at fewer steps
-    failed = (*FIELDS, "sweep", "config", "role", "search_group", "search", "sample", "data_digest")
+    failed = (
+        *FIELDS,
+        "sweep",
+        "config",
+        "role",
+        "search_group",
+        "search",
+        "sample",
+        "data_digest",
+        "sources",
+    )
     rows[3] = {name: rows[3][name] for name in failed} | {"status": "failed", "error": "it broke"}
-    history = search_history(search_frame(*reversed(rows)))
+    history = search_history(frame_of(*reversed(rows)))
     assert history["sample"].tolist() == [0, 1, 2, 3, 4]
     assert history["best"].tolist() == [0.5, 0.5, 0.75, 0.75, 0.875]
     assert history["is_new_best"].tolist() == [True, False, True, False, True]
@@ -144,7 +154,7 @@ def test_the_best_loss_is_the_lowest() -> None:
         row | {"validation_loss": loss, "search": json.dumps({"search": OF_LR})}  # the default
         for row, loss in zip(of_lr(), (0.5, 0.7, 0.4, 0.4, 0.1), strict=True)
     ]
-    history = search_history(search_frame(*rows))
+    history = search_history(frame_of(*rows))
     assert set(history["objective"]) == {"validation_loss"}
     assert history["best"].tolist() == [0.5, 0.5, 0.4, 0.4, 0.1]
     assert history["is_new_best"].tolist() == [True, False, True, False, True]
@@ -157,7 +167,7 @@ def test_the_best_so_far_is_the_highest_of_those_before_in_any_order(
     values = [{"lr": 0.001 * (1 + n)} for n in range(len(reached))]
     rows = samples(values, reached, OF_LR)
     random.shuffle(rows)
-    best = search_history(search_frame(*rows))["best"].tolist()
+    best = search_history(frame_of(*rows))["best"].tolist()
     assert best == [max(reached[: n + 1]) for n in range(len(reached))]
 
 
@@ -181,7 +191,7 @@ def table(n: int, objective: Callable[..., float], seed: int = 0) -> pd.DataFram
         augment = str(generator.choice(["none", "weak"]))
         values.append({"lr": lr, "dropout": dropout, "augment": augment})
         reached.append(objective(lr, dropout, augment, generator.normal()))
-    return search_frame(*samples(values, reached, DOMAINS))
+    return frame_of(*samples(values, reached, DOMAINS))
 
 
 BOTH = pytest.mark.parametrize("optuna", [True, False], ids=["fANOVA", "shuffled"])
@@ -243,7 +253,7 @@ def test_where_none_decides_none_is_named(optuna: bool) -> None:
 
 
 def test_too_few_samples_are_refused_with_the_number_that_it_takes() -> None:
-    found = importance(search_frame(*of_lr()))
+    found = importance(frame_of(*of_lr()))
     assert found["refused"].tolist() == [
         f"5 finished samples of 1 searched settings; it takes {FEWEST} to tell"
     ]

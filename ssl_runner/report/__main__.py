@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ssl_runner.command import Parser, run_main
 from ssl_runner.errors import InputError
-from ssl_runner.report.terminal import print_as, print_extrapolation, watch, wide_console
+from ssl_runner.report.terminal import print_as, print_best, print_extrapolation, watch, wide_console
 
 
 def main() -> int:
@@ -20,6 +20,11 @@ def main() -> int:
     )
     parser.add_argument(
         "--format", default="table", choices=("table", "csv", "markdown"), help="output format"
+    )
+    parser.add_argument(
+        "--best",
+        type=int,
+        help="print the so many best trials, by validation, with the command that runs each again",
     )
     parser.add_argument(
         "--target", type=float, help="extrapolate: labels needed for this test accuracy, such as 0.90"
@@ -58,7 +63,10 @@ def main() -> int:
                 file=sys.stderr,
             )
     console = wide_console(record=options.svg is not None)
-    print_as(options.format, trials, console, options.baseline)
+    if options.best is not None:
+        print_best(options.format, trials, options.best, console)
+    else:
+        print_as(options.format, trials, console, options.baseline)
     if options.target is not None or options.labels is not None:
         print_extrapolation(trials, options.method, options.target, options.labels, console)
     try:

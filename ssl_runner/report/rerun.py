@@ -1,9 +1,10 @@
-"""The command that runs a sweep again, read off its rows."""
+"""The command that runs a sweep or a trial again, read off its rows."""
 
 import functools
 import itertools
 import json
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -20,6 +21,8 @@ from ssl_runner.config import (
 )
 from ssl_runner.datasets.settings import SELECTIONS
 from ssl_runner.report.words import value_text
+from ssl_runner.results.matching import config_of
+from ssl_runner.settings import Whole, without_none
 
 
 def command_of(rows: pd.DataFrame) -> str:
@@ -70,6 +73,43 @@ def command_of(rows: pd.DataFrame) -> str:
             text = json.dumps(value) if isinstance(value, dict) else value_text(value)
             arguments += [f"--{name.replace('_', '-')}", text]
     return "python -m ssl_runner.tune " + shlex.join(arguments)
+
+
+def command_of_trial(row: Mapping[Any, Any]) -> str:
+    """The command that runs one trial again: the same trial id, where the data and the person's own
+    code are the same. Without Ray, unless the trial takes several workers.
+
+    Args:
+        row: As in `results/trials`.
+
+    Raises:
+        InputError: If this version does not accept its settings.
+    """
+    config = config_of(
+        {
+            name: int(row[name]) if without_none(field.type) == Whole else row[name]
+            for name, field in FIELDS.items()
+            if not pd.isna(row[name])
+        }
+    )
+    settings = config.flat()
+    given = {name: settings[name] for name in _CHOSEN}
+    if given["method"] != "pass":
+        del given["order"]  # always paired
+    own = TrialConfig.of(**given).resolved().flat()
+    if settings["split_seed"] == settings["seed"]:
+        own["split_seed"] = settings["seed"]
+    # The order of the flags is that of --help.
+    named = {name for name, value in given.items() if value != FIELDS[name].default}
+    named |= {name for name, value in settings.items() if value != own[name]}
+    singles = {single: axis for axis, single in AXES.items()}
+    several = config.compute.num_workers > 1
+    arguments = ["--configs", config.config, "--name", f"{row['sweep']}-again"] if several else []
+    for name in FIELDS:
+        if name in named:
+            flag = singles[name] if several and name in singles else name
+            arguments += [f"--{flag.replace('_', '-')}", value_text(settings[name])]
+    return f"python -m ssl_runner.{'tune' if several else 'train'} {shlex.join(arguments)}".rstrip()
 
 
 def _search(rows: pd.DataFrame) -> dict[str, Any]:

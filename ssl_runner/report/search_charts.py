@@ -10,7 +10,7 @@ import pandas as pd
 
 from ssl_runner.metrics import is_share
 from ssl_runner.report import words
-from ssl_runner.report.charts import HEIGHT, MOST_CURVES, WIDTH, Spec, colors_of, spec_of
+from ssl_runner.report.charts import COLORS, HEIGHT, MOST_CURVES, WIDTH, Spec, colors_of, spec_of
 from ssl_runner.results.importance import Importance
 from ssl_runner.results.search_history import Search, is_numeric
 
@@ -214,7 +214,10 @@ def setting_chart(searched: Sequence[Search], setting: str) -> Spec:
     if is_number:
         is_log = any(one.is_log(setting) for one in searched)
         scale = alt.Scale(type="log", nice=False, padding=8) if is_log else alt.Scale(zero=False)
-        axis = alt.Axis(format="~g", labelOverlap="greedy", tickCount=5)
+        few = sorted(set(points["value"]))
+        axis = alt.Axis(format="~g" if is_log else "", labelOverlap="greedy", tickCount=_TICKS)
+        if len(few) <= _TICKS:
+            axis = alt.Axis(values=few, labelOverlap="greedy")
         x = alt.X("value:Q", title=heading, scale=scale, axis=axis)
     else:
         points["value"] = points["value"].map(words.value_text)
@@ -234,13 +237,15 @@ def setting_chart(searched: Sequence[Search], setting: str) -> Spec:
         alt.Tooltip("reached:Q", format=form, title=title),
     ]
     configurations = list(dict.fromkeys(points["configuration"]))
-    legend = alt.Legend(title=None, orient="bottom", columns=2, labelLimit=300)
-    color, _ = colors_of(configurations, legend if len(configurations) > 1 else None)
+    methods = list(dict.fromkeys(points["method"]))
+    color: alt.Color | alt.ColorValue = alt.ColorValue(COLORS[0])
+    if len(configurations) > len(methods):
+        legend = alt.Legend(title=None, orient="bottom", columns=2, labelLimit=300)
+        color, _ = colors_of(configurations, legend)
     base = alt.Chart().encode(x=x, y=y, tooltip=tooltip)
     stopped = base.transform_filter("datum.stopped").mark_point(color=_STOPPED, size=12, opacity=0.6)
     finished = base.transform_filter("!datum.stopped").mark_circle(size=40, opacity=0.75)
     layers = alt.layer(stopped, finished.encode(color=color), data=points)
-    methods = list(dict.fromkeys(points["method"]))
     chart = layers.properties(width=WIDTH * 2 // 3, height=HEIGHT * 2 // 3).facet(
         facet=alt.Facet("method:N", sort=methods, title=None),
         columns=3,
@@ -278,7 +283,7 @@ def history_chart(histories: Mapping[str, pd.DataFrame], spent: str, title: str)
         alt.Chart(points.round(6), title=title)
         .mark_line(interpolate="step-after", point=alt.OverlayMarkDef(size=18))
         .encode(
-            x=alt.X(f"{spent}:Q", title=_SPENT[spent], axis=alt.Axis(format=",")),
+            x=alt.X(f"{spent}:Q", title=_SPENT[spent]),
             y=alt.Y(
                 "best:Q",
                 title=None,

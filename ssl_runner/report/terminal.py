@@ -151,6 +151,63 @@ def print_comparison(trials: "pd.DataFrame", console: Console, baseline: str | N
         )
 
 
+def print_best(form: str, trials: "pd.DataFrame", number: int, console: Console) -> None:
+    """Print the best trials with what varies among them, and the command that runs each again.
+
+    Args:
+        form: `table`, `markdown`, or `csv` with every figure unrounded.
+        trials: Rows as in `results/trials`.
+        number: How many.
+
+    Raises:
+        InputError: If the number is below 1, or the trials can't be ranked.
+    """
+    from ssl_runner.report.rerun import command_of_trial
+    from ssl_runner.results.ranking import KEYS, best_trials
+
+    found = best_trials(trials, number)
+    rows = found.rows.to_dict("records")
+    commands = [command_of_trial(row) for row in rows]
+    sweep = ("sweep",) if trials["sweep"].nunique() > 1 else ()
+    columns = (*sweep, "trial_id", *KEYS, *found.settings)
+    figures = ("validation_loss", "validation_accuracy", "steps", "seconds")
+    if form == "csv":
+        table = found.rows[[*columns, *figures]].assign(command=commands)
+        console.file.write(table.to_csv(index=False))
+        return
+    is_markdown = form == "markdown"
+    shown = Table(
+        title=None if is_markdown else Text(words.heading(trials)),
+        caption=None if is_markdown else Text(words.ranking(found)),
+        box=MARKDOWN if is_markdown else SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    gap = " " if is_markdown else "\n"  # a line break would end Markdown's row
+    shown.add_column("", justify="right")
+    for name in columns:
+        shown.add_column(name.replace("_", gap), no_wrap=True, overflow="ignore")
+    for heading in ("val loss", "val acc", "steps", "seconds", *(["command"] if is_markdown else [])):
+        shown.add_column(heading.replace(" ", gap), justify="right", no_wrap=True, overflow="ignore")
+    for place, (row, command) in enumerate(zip(rows, commands, strict=True), start=1):
+        shown.add_row(
+            str(place),
+            *(_key(row[name]) for name in columns),
+            f"{row['validation_loss']:.3f}",
+            f"{100 * row['validation_accuracy']:.2f}",
+            f"{row['steps']:,.0f}",
+            f"{row['seconds']:.1f}",
+            *([Text(f"`{command}`")] if is_markdown else []),
+        )
+    _print_whole(shown, console)
+    if not is_markdown:
+        for place, command in enumerate(commands, start=1):
+            console.print(f"{place}: {command}", highlight=False, markup=False, soft_wrap=True)
+        for line in words.rerun_notes(found):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 def print_extrapolation(
     trials: "pd.DataFrame", method: str, target: float | None, labels: int | None, console: Console
 ) -> None:

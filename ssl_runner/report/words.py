@@ -4,11 +4,14 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ssl_runner.datasets.settings import is_path
 from ssl_runner.metrics import COMPARED, is_share
 
 # pandas takes half a second to import, which --help and a refused flag can do without.
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ssl_runner.results.ranking import Ranking
 
 QUESTION = "how far do the labels go?"
 """The question of a sweep that states none."""
@@ -48,7 +51,10 @@ def value_text(value: Any) -> str:
     """A value as a flag takes it."""
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    short = f"{value:.10g}"
+    return short if float(short) == value else repr(value)
 
 
 def _others(row: Mapping[Any, Any], names: list[str]) -> str:
@@ -177,3 +183,32 @@ def search_cost(cost: "pd.DataFrame") -> list[str]:
             "chosen like this."
         )
     return lines
+
+
+def ranking(found: "Ranking") -> str:
+    """How to read a ranking of trials."""
+    validation = set(found.rows["validation"])
+    is_search = (found.rows["role"] == "search").all()
+    what = objective(found.by) if is_search else found.by.replace("_", " ")
+    text = (
+        f"The {len(found.rows):,} best of {found.of:,} {'samples' if is_search else 'trials'} by {what}"
+    )
+    if found.left_out:
+        text += f", without the {found.left_out:,} trials that are no samples of a search"
+    if "test" in validation:
+        text += (
+            ". Their validation images are the test images, so these figures are too high; --holdout "
+            "sets others aside"
+        )
+    return f"{text}."
+
+
+def rerun_notes(found: "Ranking") -> list[str]:
+    """What the commands of a ranking leave to the reader."""
+    notes = []
+    if files := sorted({name for name in found.rows["dataset"] if is_path(name)}):
+        notes.append(
+            f"--dataset {', '.join(files)}: rows do not keep the folder, or the flags that say how the "
+            "files are read. Add them."
+        )
+    return notes

@@ -43,7 +43,7 @@ class Search:
     @property
     def objective(self) -> str:
         """The column of the figure that it is for: of the validation images, never of the test's."""
-        return f"validation_{self.record.get('objective', getattr(SweepConfig, 'objective', 'loss'))}"
+        return f"validation_{self.record.get('objective', SweepConfig.objective)}"
 
     @property
     def values(self) -> pd.Series:
@@ -77,9 +77,8 @@ def searches(trials: pd.DataFrame) -> list[Search]:
         rows = group[group["search"].map(same) == same[newest]].sort_values("sample", kind="stable")
         settings = tuple(name for name in record["search"] if rows[name].notna().any())
         keys = {name: rows[name].iloc[0] for name in KEYS}
-        version = (
-            f" ({'; '.join(filter(None, (digest, sources)))})" if several.loc[(sweep, name)] else ""
-        )
+        parts = [each for each in (digest, sources) if isinstance(each, str) and each]
+        version = f" ({'; '.join(parts)})" if several.loc[(sweep, name)] else ""
         found.append(
             Search(
                 f"{name}{version}",
