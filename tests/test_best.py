@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from ssl_runner.command import parse
 from ssl_runner.config import TrialConfig
@@ -37,7 +38,7 @@ def config_of_command(command: str) -> TrialConfig:
     assert words[:2] == ["python", "-m"]
     single = words[2] == "ssl_runner.train"
     assert single or words[2] == "ssl_runner.tune"
-    (config,) = parse("again", "", words[3:], single=single).sweep.trials()
+    (config,) = parse("again", "", words[3:], single=single).sweep.trials(has_unlabeled=True)
     return config
 
 
@@ -82,9 +83,13 @@ def test_searches_for_different_figures_are_not_ranked_together() -> None:
 
 
 @settings(max_examples=150)
-@given(trial_configs)
-def test_the_command_of_a_trial_runs_the_same_trial(config: TrialConfig) -> None:
-    config = config.resolved()
+@given(trial_configs, st.sampled_from([1, 1, 3]), st.none() | st.just(2))
+def test_the_command_of_a_trial_runs_the_same_trial(
+    config: TrialConfig, workers: int, fewest: int | None
+) -> None:
+    least = fewest if workers > 1 else None
+    config = config.replace(dataset="digits", num_workers=workers, min_workers=least).resolved()
+    assume(not (config.network.sync_batch_norm and config.compute.compile))  # refused
     command = command_of_trial(frame_of(trial_row(config)).to_dict("records")[0])
     again = config_of_command(command)
     assert again.resolved() == config, command

@@ -91,20 +91,24 @@ def command_of_trial(row: Mapping[Any, Any]) -> str:
             for name, field in FIELDS.items()
             if not pd.isna(row[name])
         }
-    )
+    ).resolved()
     settings = config.flat()
     given = {name: settings[name] for name in _CHOSEN}
     if given["method"] != "pass":
         del given["order"]  # always paired
     own = TrialConfig.of(**given).resolved().flat()
-    if settings["split_seed"] == settings["seed"]:
-        own["split_seed"] = settings["seed"]
+    own["split_seed"] = settings["seed"]  # as it is where none is named
     # The order of the flags is that of --help.
     named = {name for name, value in given.items() if value != FIELDS[name].default}
     named |= {name for name, value in settings.items() if value != own[name]}
     singles = {single: axis for axis, single in AXES.items()}
     several = config.compute.num_workers > 1
-    arguments = ["--configs", config.config, "--name", f"{row['sweep']}-again"] if several else []
+    arguments = []
+    if several:
+        arguments += ["--configs", config.config, "--name", f"{row['sweep']}-again"]
+        if config.config == "full":
+            arguments += ["--full-methods", settings["method"]]
+            named.discard("method")
     for name in FIELDS:
         if name in named:
             flag = singles[name] if several and name in singles else name
