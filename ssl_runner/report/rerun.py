@@ -106,9 +106,7 @@ def command_of_trial(row: Mapping[Any, Any]) -> str:
     arguments = []
     if several:
         arguments += ["--configs", config.config, "--name", f"{row['sweep']}-again"]
-        if config.config == "full":
-            arguments += ["--full-methods", settings["method"]]
-            named.discard("method")
+        arguments += ["--full-methods", settings["method"]]  # or data decide them, and the order
     for name in FIELDS:
         if name in named:
             flag = singles[name] if several and name in singles else name
