@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -78,21 +77,6 @@ def test_a_setting_that_only_some_methods_take_is_searched_for_those() -> None:
     found = searches(frame_of(*rows, *samples(weights, REACHED, domains, method="fixmatch")))
     assert [one.settings for one in found] == [("lr",), ("lr", "unlabeled_weight")]
     assert not found[1].is_log("unlabeled_weight")
-
-
-def test_more_samples_of_a_search_belong_to_it_and_other_domains_make_another() -> None:
-    later = datetime(2024, 1, 2, tzinfo=UTC)
-    first, more = of_lr(), samples([{"lr": 0.002}], [0.9], OF_LR, record={"samples": 6})
-    more[0] |= {"sample": 5, "ended_at": later}
-    (one,) = searches(frame_of(*more, *first))
-    assert one.samples["sample"].tolist() == [0, 1, 2, 3, 4, 5]
-    assert (one.older, one.record["samples"]) == (0, 6)
-    for record in ({"search": {"lr": {"uniform": [0, 1]}}}, {"search_seed": 7}):
-        other = samples([{"lr": 0.5}], [0.1], OF_LR, record=record)
-        other[0] |= {"ended_at": later}
-        (one,) = searches(frame_of(*other, *first))
-        assert one.samples["lr"].tolist() == [0.5]
-        assert one.older == 5
 
 
 def test_searches_of_older_data_are_told_apart() -> None:

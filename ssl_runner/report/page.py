@@ -65,7 +65,9 @@ def _charts_of_comparison(trials: pd.DataFrame, epochs: pd.DataFrame) -> dict[st
     configurations = [words.configuration(row, keys) for row in compared.to_dict("records")]
     drawn = configurations[: charts.MOST_CURVES]
     done = compared_rows(named)
-    identity = named[["sweep", "trial_id", "configuration"]]
+    # A sample that was chosen has the same settings as its finals.
+    compared_only = ~named["role"].isin(["search", "default"])
+    identity = named.loc[compared_only, ["sweep", "trial_id", "configuration"]]
     full = compared.loc[compared["config"] == "full", "test_accuracy_mean"]
     line = float(full.iloc[0]) if len(full) == 1 else None  # with several, no line
     made = {"labels": charts.label_chart(label_curve(trials), line)}
@@ -152,6 +154,8 @@ def render_page(
             colors=[charts.COLORS[i % len(charts.COLORS)] for i in range(len(configurations))],
             caption=words.caption(trials, compared) if records else "",
             finished=len(done),
+            all_finished=int((trials["status"] == "finished").sum()),
+            stopped=int((trials["status"] == "stopped").sum()),
             failed=trials[trials["status"] == "failed"][
                 ["trial_id", "model", "config", "label_fraction", "method", "seed", "error"]
             ].to_dict("records"),

@@ -215,7 +215,9 @@ def setting_chart(searched: Sequence[Search], setting: str) -> Spec:
         is_log = any(one.is_log(setting) for one in searched)
         scale = alt.Scale(type="log", nice=False, padding=8) if is_log else alt.Scale(zero=False)
         few = sorted(set(points["value"]))
-        axis = alt.Axis(format="~g" if is_log else "", labelOverlap="greedy", tickCount=_TICKS)
+        axis = alt.Axis(
+            format="~g" if is_log else alt.Undefined, labelOverlap="greedy", tickCount=_TICKS
+        )
         if len(few) <= _TICKS:
             axis = alt.Axis(values=few, labelOverlap="greedy")
         x = alt.X("value:Q", title=heading, scale=scale, axis=axis)
@@ -228,7 +230,7 @@ def setting_chart(searched: Sequence[Search], setting: str) -> Spec:
         "reached:Q",
         title=title,
         scale=levels,
-        axis=alt.Axis(format="%" if is_share(objective) else ""),
+        axis=alt.Axis(format="%" if is_share(objective) else alt.Undefined),
     )
     tooltip = [
         alt.Tooltip("configuration:N"),
@@ -288,7 +290,7 @@ def history_chart(histories: Mapping[str, pd.DataFrame], spent: str, title: str)
                 "best:Q",
                 title=None,
                 scale=alt.Scale(zero=False),
-                axis=alt.Axis(format="%" if is_share(objective) else ""),
+                axis=alt.Axis(format="%" if is_share(objective) else alt.Undefined),
             ),
             color=color,
             strokeDash=dash,

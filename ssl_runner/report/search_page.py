@@ -14,6 +14,10 @@ from ssl_runner.results.search_history import (
     search_cost,
     searches,
 )
+from ssl_runner.results.winners import holdout_sizes, tuning_effect
+
+MOST_ROWS = 200
+"""Each of the tables has at most so many rows."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,16 @@ class Drawn:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """A table of a page: what it is, how to read it, its headings and its rows."""
+
+    title: str
+    text: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class SearchPart:
     """What a page has of one sweep's searches.
 
@@ -34,6 +48,7 @@ class SearchPart:
         heading: Its heading.
         sentences: What the choice cost, and what that means.
         notes: What is left out of the charts, and what can't be told.
+        tables: What tuning changed, and how much the choice depends on the holdout's size.
         overview: The charts over all searches.
         details: Those of each setting, and of all settings side by side.
     """
@@ -41,6 +56,7 @@ class SearchPart:
     heading: str
     sentences: tuple[str, ...]
     notes: tuple[str, ...]
+    tables: tuple[Listed, ...]
     overview: tuple[Drawn, ...]
     details: tuple[Drawn, ...]
 
@@ -64,14 +80,14 @@ def search_parts(trials: pd.DataFrame) -> list[SearchPart]:
         _part(
             f"Search of {sweep}" if several else "Search",
             f"search-{n}" if several else "search",
-            words.search_cost(search_cost(trials[trials["sweep"] == sweep])),
+            trials[trials["sweep"] == sweep],
             found,
         )
         for n, (sweep, found) in enumerate(of_sweeps.items(), start=1)
     ]
 
 
-def _part(heading: str, prefix: str, sentences: Sequence[str], found: Sequence[Search]) -> SearchPart:
+def _part(heading: str, prefix: str, trials: pd.DataFrame, found: Sequence[Search]) -> SearchPart:
     drawn = found[: search_charts.MOST_SEARCHES]
     overview, details, notes = _histories(prefix, drawn), [], _left_out(found)
     measured = {one.name: importance_of(one) for one in drawn}
@@ -99,7 +115,52 @@ def _part(heading: str, prefix: str, sentences: Sequence[str], found: Sequence[S
         label = f"Every sample of {one.name}: its searched settings and what it reached"
         chart = search_charts.parallel_chart(one)
         details.append(Drawn(f"{prefix}-parallel-{n}", chart, label, shrinks=False))
-    return SearchPart(heading, tuple(sentences), tuple(notes), tuple(overview), tuple(details))
+    sentences = words.search_cost(search_cost(trials))
+    tables = tuple(one for one in (_tuning(trials), _holdouts(trials)) if one.rows)
+    return SearchPart(heading, tuple(sentences), tuple(notes), tables, tuple(overview), tuple(details))
+
+
+def _tuning(trials: pd.DataFrame) -> Listed:
+    """What tuning changed, where the settings as they stood were trained too."""
+    rows = [
+        (
+            row["search_group"],
+            words.with_spread(row, "untuned", as_share=True),
+            words.with_spread(row, "tuned", as_share=True),
+            words.points(row["change_mean"], row["change_low"], row["change_high"]),
+            str(row["n"]),
+        )
+        for row in tuning_effect(trials).head(MOST_ROWS).to_dict("records")
+    ]
+    text = (
+        "Test accuracy in %, mean ± standard deviation, of the settings as they stood and of the "
+        "chosen ones under the same fresh seeds; the change in points, paired by seed, with its 95 % "
+        "interval."
+    )
+    headings = ("search", "as they stood", "chosen", "change", "n")
+    return Listed("What tuning changed", text, headings, tuple(rows))
+
+
+def _holdouts(trials: pd.DataFrame) -> Listed:
+    """How much the choice depends on the holdout's size."""
+    rows = [
+        (
+            row["search_group"],
+            f"{row['holdout_labels']:,}",
+            str(row["samples"]),
+            f"{row['same_winner']:.0%}",
+            f"{100 * row['chosen_accuracy']:.2f}",
+            words.with_spread(row | {"rest_mean": row["rest_accuracy"]}, "rest", as_share=True),
+        )
+        for row in holdout_sizes(trials).head(MOST_ROWS).to_dict("records")
+    ]
+    text = (
+        "Smaller holdouts drawn from the search's own: how often they choose, by accuracy, the sample "
+        "that the whole one chooses; their choice's accuracy on the images that chose it, which is too "
+        "high, and on the others, in %."
+    )
+    headings = ("search", "labels", "samples", "same choice", "on those", "on the others")
+    return Listed("The choice by smaller holdouts", text, headings, tuple(rows))
 
 
 def _histories(prefix: str, found: Sequence[Search]) -> list[Drawn]:
@@ -124,11 +185,6 @@ def _left_out(found: Sequence[Search]) -> list[str]:
             f"At most {search_charts.MOST_LINES} samples of a search are drawn one by one, of up to "
             f"{longest:,}: the best {best}, and others evenly spread over it. The best so far is of "
             "all."
-        )
-    if older := sum(one.older for one in found):
-        notes.append(
-            f"{older:,} samples of earlier searches of the same name, with other domains or another "
-            "seed, are left out."
         )
     for most, what in (
         (search_charts.MOST_SEARCHES, "drawn"),

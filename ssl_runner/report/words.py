@@ -93,6 +93,11 @@ def difference(row: Row, baseline: str) -> str:
     mean, low, high = (row[f"to_{baseline}_{part}"] for part in ("mean", "low", "high"))
     if math.isnan(mean) or _is_reference(row, baseline):
         return "–"
+    return points(mean, low, high)
+
+
+def points(mean: float, low: float, high: float) -> str:
+    """A difference of shares in points, with its confidence interval where there is one."""
     text = f"{100 * mean:+.2f}"
     return text if math.isnan(low) else f"{text} ({100 * low:+.2f} to {100 * high:+.2f})"
 
@@ -110,12 +115,16 @@ def is_best(compared: "pd.DataFrame", row: Row, name: str) -> bool:
     return bool(means.nunique() > 1 and row[f"{name}_mean"] == best)
 
 
-def with_spread(row: Row, name: str) -> str:
-    """A mean, with its standard deviation where there is one; shares in %."""
+def with_spread(row: Row, name: str, as_share: bool | None = None) -> str:
+    """A mean, with its standard deviation where there is one; shares in %.
+
+    Args:
+        as_share: Whether it is a share; None: it is a compared metric, by whose name that is known.
+    """
     mean, spread = row[f"{name}_mean"], row[f"{name}_spread"]
     if math.isnan(mean):
         return "–"
-    scale, digits = (100, 2) if is_share(name) else (1, 3)
+    scale, digits = (100, 2) if (is_share(name) if as_share is None else as_share) else (1, 3)
     text = f"{mean * scale:.{digits}f}"
     return text if math.isnan(spread) else f"{text} ± {spread * scale:.{digits}f}"
 
@@ -133,7 +142,24 @@ def caption(trials: "pd.DataFrame", compared: "pd.DataFrame") -> str:
     if differences(compared):
         text += "; differences in test accuracy in points, paired by seed"
         text += "" if (compared["n"] <= 1).all() else ", with their 95 % interval"
-    return f"{text}. Validation on: {', '.join(sorted(set(done['validation'])))}."
+    text = f"{text}. Validation on: {', '.join(sorted(set(done['validation'])))}."
+    return f"{text} {chosen}" if (chosen := finals(trials)) else text
+
+
+def finals(trials: "pd.DataFrame") -> str:
+    """What a comparison says where a search chose the settings of its trials; empty without one."""
+    from ssl_runner.results.search_history import search_cost
+
+    if not (trials["role"] == "final").any():
+        return ""
+    cost = search_cost(trials)
+    text = "Only finals are compared: the settings"
+    if len(cost):  # the samples' rows may be elsewhere
+        text += (
+            f", chosen among {counted(cost['samples'].tolist())} samples on "
+            f"{counted(cost['holdout_labels'].tolist())} holdout labels,"
+        )
+    return f"{text} trained again under fresh seeds."
 
 
 def objective(name: str) -> str:

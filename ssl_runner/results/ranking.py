@@ -33,7 +33,7 @@ class Ranking:
 
 def best_trials(trials: pd.DataFrame, number: int) -> Ranking:
     """The best trials: where there is a search, of its samples, by what it is for; otherwise of all
-    that finished, by validation accuracy. Equal ones go by the other validation figure, then by id.
+    that finished, by validation accuracy, equal ones by validation loss. Then by id.
 
     Args:
         trials: Rows as in `results/trials`.
@@ -62,8 +62,8 @@ def best_trials(trials: pd.DataFrame, number: int) -> Ranking:
             f"--best must be of trials that have finished, got none of {len(trials)}. Wait for them; "
             "without --best the report has their errors."
         )
-    accuracy, loss = "validation_accuracy", "validation_loss"
-    order = [by, loss if by == accuracy else accuracy, "trial_id"]
+    # As a search and a sweep choose: `winners.best_samples`, `best.best_models`.
+    order = [by, "trial_id"] if len(samples) else [by, "validation_loss", "trial_id"]
     rows = ranked.sort_values(order, ascending=[not _is_better_high(name) for name in order])
     settings = tuple(
         name for name in SETTING_COLUMNS if name not in KEYS and ranked[name].nunique(dropna=False) > 1

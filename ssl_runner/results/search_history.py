@@ -15,9 +15,6 @@ from ssl_runner.metrics import is_share
 KEYS = ("sweep", "search_group", "model", "config", "label_fraction", "method")
 """What a search is known by. Its group names it within its sweep."""
 
-# What a search may be run again with and go on: the rest makes it another one.
-_GOES_ON = ("samples", "search_seconds", "seeds", "split_seeds", "large_holdout", "untuned")
-
 
 @dataclass(frozen=True)
 class Search:
@@ -30,7 +27,6 @@ class Search:
             other keys for it that differ from their default.
         settings: The searched settings that its trials take.
         samples: Its rows as in `results/trials`, by sample number.
-        older: Samples of an earlier search in the same group, with other domains or another seed.
     """
 
     name: str
@@ -38,7 +34,6 @@ class Search:
     record: Mapping[str, Any]
     settings: tuple[str, ...]
     samples: pd.DataFrame
-    older: int
 
     @property
     def objective(self) -> str:
@@ -64,37 +59,20 @@ def searches(trials: pd.DataFrame) -> list[Search]:
         trials: Rows as in `results/trials`.
     """
     samples = trials[trials["role"] == "search"].sort_values("ended_at", kind="stable")
-    known = {text: dict(json.loads(text)) for text in samples["search"].dropna().unique()}
-    same = {text: _without(record, _GOES_ON) for text, record in known.items()}
     found = []
     versions = samples.groupby(["sweep", "search_group"])[["data_digest", "sources"]]
     several = versions.nunique(dropna=False).max(axis=1) > 1
     by = ["sweep", "search_group", "data_digest", "sources"]
     for each, group in samples.groupby(by, dropna=False, sort=False):
         sweep, name, digest, sources = cast(tuple[Any, ...], each)
-        newest = group["search"].iloc[-1]
-        record = known[newest]
-        rows = group[group["search"].map(same) == same[newest]].sort_values("sample", kind="stable")
+        record = json.loads(group["search"].iloc[-1])
+        rows = group.sort_values("sample", kind="stable").reset_index(drop=True)
         settings = tuple(name for name in record["search"] if rows[name].notna().any())
         keys = {name: rows[name].iloc[0] for name in KEYS}
         parts = [each for each in (digest, sources) if isinstance(each, str) and each]
         version = f" ({'; '.join(parts)})" if several.loc[(sweep, name)] else ""
-        found.append(
-            Search(
-                f"{name}{version}",
-                keys,
-                record,
-                settings,
-                rows.reset_index(drop=True),
-                len(group) - len(rows),
-            )
-        )
+        found.append(Search(f"{name}{version}", keys, record, settings, rows))
     return sorted(found, key=_order)
-
-
-def _without(record: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    kept = {name: value for name, value in record.items() if name not in names}
-    return json.dumps(kept, sort_keys=True)
 
 
 def _order(one: Search) -> tuple[Any, ...]:
