@@ -96,6 +96,19 @@ def test_the_command_of_a_trial_runs_the_same_trial(
     assert again.settings_id == config.settings_id
 
 
+def test_the_command_of_a_round_runs_the_rounds_before_it_too() -> None:
+    config = TrialConfig.of(selection="margin", label_budgets="100 300", seed=4, lr=0.002).resolved()
+    (row,) = frame_of(trial_row(config.replace(split_seed=4))).to_dict("records")
+    command = command_of_trial(row)
+    assert command == (
+        "python -m ssl_runner.tune --configs partial --name s-again --full-methods pass "
+        "--selections margin --rounds 100 300 --lr 0.002 --seeds 4"
+    )
+    again = parse("again", "", shlex.split(command)[3:]).sweep.trials()
+    assert [trial.data.label_budgets for trial in again] == ["100", "100 300"]
+    assert again[-1].settings_id == config.replace(split_seed=4).settings_id
+
+
 def test_the_command_names_only_what_is_needed() -> None:
     row = trial_row(TrialConfig.of(label_fraction=0.01, method="fixmatch", lr=0.002, seed=3).resolved())
     # A column with nulls is of floats: another row has no budget in steps.

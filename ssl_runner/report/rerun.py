@@ -77,7 +77,8 @@ def command_of(rows: pd.DataFrame) -> str:
 
 def command_of_trial(row: Mapping[Any, Any]) -> str:
     """The command that runs one trial again: the same trial id, where the data and the person's own
-    code are the same. Without Ray, unless the trial takes several workers.
+    code are the same. Without Ray, unless the trial takes several workers, or is a round of buying
+    labels: that runs those before it too.
 
     Args:
         row: As in `results/trials`.
@@ -102,16 +103,18 @@ def command_of_trial(row: Mapping[Any, Any]) -> str:
     named = {name for name, value in given.items() if value != FIELDS[name].default}
     named |= {name for name, value in settings.items() if value != own[name]}
     singles = {single: axis for axis, single in AXES.items()}
-    several = config.compute.num_workers > 1
+    with_ray = config.compute.num_workers > 1 or config.data.selection is not None
     arguments = []
-    if several:
+    if with_ray:
         arguments += ["--configs", config.config, "--name", f"{row['sweep']}-again"]
         arguments += ["--full-methods", settings["method"]]  # or data decide them, and the order
     for name in FIELDS:
         if name in named:
-            flag = singles[name] if several and name in singles else name
-            arguments += [f"--{flag.replace('_', '-')}", value_text(settings[name])]
-    return f"python -m ssl_runner.{'tune' if several else 'train'} {shlex.join(arguments)}".rstrip()
+            flag = singles[name] if with_ray and name in singles else name
+            value = value_text(settings[name])
+            values = value.split() if name == "label_budgets" else [value]
+            arguments += [f"--{flag.replace('_', '-')}", *values]
+    return f"python -m ssl_runner.{'tune' if with_ray else 'train'} {shlex.join(arguments)}".rstrip()
 
 
 def _search(rows: pd.DataFrame) -> dict[str, Any]:
