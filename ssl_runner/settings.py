@@ -6,6 +6,7 @@ the trial's identity and the table's columns follow from it. Nothing here needs 
 """
 
 import dataclasses
+import functools
 import math
 import re
 import types
@@ -133,22 +134,28 @@ def check(group: Any) -> None:
             check_value(field, getattr(group, field.name))
 
 
+@functools.cache
+def _choices(field: "dataclasses.Field[Any]") -> tuple[str, ...]:
+    """The values of a setting whose type lists them; empty for any other."""
+    kind = without_none(field.type)
+    return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+
+
 def check_value(field: "dataclasses.Field[Any]", value: Any) -> None:
     """Check one value of a setting by itself.
 
     Raises:
         InputError: If it is out of range.
     """
-    rule, kind = rule_of(field), without_none(field.type)
+    rule, known = rule_of(field), _choices(field)
     if value is None:
         return
-    if typing.get_origin(kind) is Literal:
-        known = typing.get_args(kind)
-        words = "one of " + ", ".join(known)
-        require(value in known, field.name, words, value, f"Try {known[0]}.")
+    if known and value not in known:
+        require(False, field.name, "one of " + ", ".join(known), value, f"Try {known[0]}.")
     if isinstance(value, tuple | str | dict):
         return
-    require(_is_within(value, rule), field.name, _range(rule), value, rule.fix)
+    if not _is_within(value, rule):  # no words before they are needed: a search checks thousands
+        require(False, field.name, _range(rule), value, rule.fix)
     if isinstance(value, int):
         fix = "The table holds no larger number."
         require(value < _LARGEST, field.name, "less than 2**63", value, fix)
@@ -203,4 +210,5 @@ def require_known(name: str, value: str, known: typing.Iterable[str]) -> None:
     """Refuse a value that is neither a built-in name nor an import path, `package.module:Name`."""
     names = tuple(known)
     rule = "a known name or an import path such as package.module:Name"
-    require(value in names or is_import_path(value), name, rule, value, did_you_mean(value, names))
+    if not (value in names or is_import_path(value)):
+        require(False, name, rule, value, did_you_mean(value, names))

@@ -137,6 +137,7 @@ def print_comparison(trials: "pd.DataFrame", console: Console, baseline: str | N
         if (bars := label_bars(trials)) is not None:
             console.print()
             _print_whole(bars, console)
+        _print_tuning(trials, console)
     failed = trials[trials["status"] == "failed"]
     if len(failed):
         console.print(f"{len(failed)} of {len(trials)} trials failed:", style="red", highlight=False)
@@ -206,6 +207,17 @@ def print_best(form: str, trials: "pd.DataFrame", number: int, console: Console)
             console.print(f"{place}: {command}", highlight=False, markup=False, soft_wrap=True)
         for line in words.rerun_notes(found):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_tuning(trials: "pd.DataFrame", console: Console) -> None:
+    """Print what tuning changed, where the settings as they stood were trained too."""
+    from ssl_runner.results.winners import tuning_effect
+
+    effect = tuning_effect(trials)
+    if len(effect):
+        console.print("what tuning changed in test accuracy, paired by seed, with 95 % interval:")
+    for line in words.tuning(effect):
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_extrapolation(

@@ -129,6 +129,34 @@ def with_spread(row: Row, name: str, as_share: bool | None = None) -> str:
     return text if math.isnan(spread) else f"{text} ± {spread * scale:.{digits}f}"
 
 
+def tuning(effect: "pd.DataFrame") -> list[str]:
+    """What tuning changed, a line for each search.
+
+    Args:
+        effect: From `results.winners.tuning_effect`.
+    """
+    lines = []
+    for row in effect.to_dict("records"):
+        means = [
+            with_spread(
+                {
+                    "test_accuracy_mean": row[f"{name}_mean"],
+                    "test_accuracy_spread": row[f"{name}_spread"],
+                },
+                "test_accuracy",
+            )
+            for name in ("untuned", "tuned")
+        ]
+        change = f"{100 * row['change_mean']:+.2f}"
+        if not math.isnan(row["change_low"]):
+            change += f" ({100 * row['change_low']:+.2f} to {100 * row['change_high']:+.2f})"
+        lines.append(
+            f"{row['search_group']}: {means[0]} % untuned, {means[1]} % tuned, {change} points "
+            f"(n {row['n']})"
+        )
+    return lines
+
+
 def caption(trials: "pd.DataFrame", compared: "pd.DataFrame") -> str:
     """How to read the figures of a comparison."""
     from ssl_runner.results import compared_rows

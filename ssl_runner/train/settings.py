@@ -126,10 +126,10 @@ class OptimizerSettings:
     )
 
     def __post_init__(self) -> None:
-        rule = f"one of {', '.join(OPTIMIZERS)}"
-        known = self.optimizer in OPTIMIZERS
-        fix = did_you_mean(self.optimizer, OPTIMIZERS)
-        require(known, "optimizer", rule, self.optimizer, fix)
+        if self.optimizer not in OPTIMIZERS:
+            rule = f"one of {', '.join(OPTIMIZERS)}"
+            fix = did_you_mean(self.optimizer, OPTIMIZERS)
+            require(False, "optimizer", rule, self.optimizer, fix)
         check(self)
         has_momentum = not self.nesterov or self.optimizer != "SGD" or bool(self.optimizer_momentum)
         fix = "Try --optimizer-momentum 0.9."

@@ -5,7 +5,7 @@ import sys
 from rich.table import Table
 
 from ssl_runner.command import Command, parse, run_main
-from ssl_runner.config import MANY
+from ssl_runner.config import MANY, SweepConfig
 from ssl_runner.errors import InputError
 from ssl_runner.report.terminal import wide_console
 from ssl_runner.tune.environment import set_environment
@@ -26,7 +26,10 @@ def print_plan(command: Command) -> None:
         workers, split_seed = str(trial.compute.num_workers), str(trial.data.split_seed)
         table.add_row(trial.settings_id, sweep.describe(trial), split_seed, budget, workers)
     console = wide_console()
-    console.print(table)
+    if table.row_count:
+        console.print(table)
+    for line in _search_lines(sweep):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if sweep.trial.data.dataset == "fashion_mnist" and sweep.files.labels_file is None:
         return
     # No data are loaded for a plan, so it can't know.
@@ -38,6 +41,22 @@ def print_plan(command: Command) -> None:
             f"where training images have no label, full is trained with {methods}{order}",
             highlight=False,
         )
+
+
+def _search_lines(sweep: SweepConfig) -> list[str]:
+    """What else a search would run, group by group; none without a search."""
+    if not sweep.search:
+        return []
+    groups = sweep.groups()
+    count = sum(len(sweep.finals(base)) for base in groups.values())
+    lines = [f"{sweep.samples} samples of each group, judged by the holdout's {sweep.objective}:"]
+    lines += [f"  {name}" for name in groups]
+    if sweep.searcher != "random":
+        lines.append(f"each sample follows from those before it ({sweep.searcher})")
+    finals = (
+        f"then {count} finals: the best of each group under seeds {', '.join(map(str, sweep.seeds))}"
+    )
+    return [*lines, finals + (", beside its settings as they stand" if sweep.untuned else "")]
 
 
 def confirm(command: Command) -> None:
