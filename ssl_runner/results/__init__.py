@@ -5,6 +5,7 @@ from ssl_runner.results.extrapolate import LabelCurve
 from ssl_runner.results.folder import ResultsFolder, load_epochs, load_trials
 from ssl_runner.results.matching import newest
 from ssl_runner.results.schema import EPOCHS, SCHEMA_VERSION, TRIALS, identity_columns
+from ssl_runner.results.winners import best_samples, holdout_sizes, tuning_effect
 
 __all__ = [
     "EPOCHS",
@@ -12,12 +13,15 @@ __all__ = [
     "TRIALS",
     "LabelCurve",
     "ResultsFolder",
+    "best_samples",
     "compare",
     "compared_rows",
+    "holdout_sizes",
     "identity_columns",
     "label_curve",
     "load_epochs",
     "load_trials",
     "newest",
     "searched_settings",
+    "tuning_effect",
 ]
