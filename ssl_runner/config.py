@@ -567,6 +567,9 @@ class SweepConfig:
             for value in domain.values:
                 check_value(FIELDS[name], value)
                 self._require_taken(name, value)
+        fix = "Search at a label fraction, then run the rounds with what it finds."
+        rule = "left out with a search"
+        require(self.rounds is None, "rounds", rule, list(self.rounds or ()), fix)
         require(self.samples is not None, "samples", "a number with a search", self.samples, "Try 30.")
         for axis in ("seeds", "split_seeds"):
             fresh = self.search_seed not in (getattr(self, axis) or ())

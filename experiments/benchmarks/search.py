@@ -4,7 +4,7 @@ python -m experiments.benchmarks.search                 # 300 samples of about a
 python -m experiments.benchmarks.search --small 5000    # the smallest trials, so many; Linux
 
 A sample's own seconds are from its first start in its process to its row. What is beyond them, for each
-sample: the seconds of all cores from the first sample's start to the last one's end, less those; and the
+sample: the seconds of all cores from the first start of a sample to the last end, less those; and the
 same from Enter to the end, with Ray's start, the finals and the page.
 
 The smallest trial is one step on sixteen 8×8 images. The controller is the command's own process: its
