@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssl_runner.command import parse
-from ssl_runner.config import DEFAULT_FRACTIONS, SweepConfig, TrialConfig
+from ssl_runner.config import SweepConfig, TrialConfig
 from ssl_runner.errors import InputError
 from ssl_runner.report.rerun import command_of
 from ssl_runner.results import compare, compared_rows, label_curve, searched_settings
@@ -364,10 +364,6 @@ def test_the_finals_are_the_winner_under_the_seeds() -> None:
             },
             "grid must be without optimizer_momentum",
         ),
-        (
-            {"rounds": [100, 200], "selections": ["margin"], "label_fractions": [*DEFAULT_FRACTIONS]},
-            "rounds must be left out with a search, got [100, 200].",
-        ),
         ({"samples": None}, "samples must be a number with a search, got None. Try 30."),
         ({"samples": 0}, "samples must be at least 1, got 0. Try 30."),
         (
@@ -403,6 +399,12 @@ def test_a_search_that_does_not_do_is_refused(settings: dict[str, Any], message:
     with pytest.raises(InputError) as refused:
         of(**SEARCH | settings)
     assert str(refused.value).startswith(message)
+
+
+def test_a_search_has_no_rounds() -> None:
+    settings = {name: value for name, value in SEARCH.items() if name != "label_fractions"}
+    with pytest.raises(InputError, match=r"rounds must be left out with a search, got \[100, 200\]."):
+        of(**settings, rounds=[100, 200], selections=["margin"])
 
 
 # ---- what is read off the rows ----

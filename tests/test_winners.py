@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl_runner.config import SweepConfig
+from ssl_runner.config import SweepConfig, TrialConfig
 from ssl_runner.datasets import ImageDataset
 from ssl_runner.identity import Trial
 from ssl_runner.keyed_random import Permutation
@@ -19,7 +19,7 @@ from ssl_runner.results.schema import identity_columns
 from ssl_runner.results.winners import best_samples, holdout_sizes, tuning_effect
 from ssl_runner.study import sweep_from_settings
 from ssl_runner.tune.stages import PLACE, choices, final_trials, put_in_place, sample_trials
-from tests.builders import frame_of, trial_row
+from tests.builders import failed_row, frame_of, trial_row
 
 STUDY: dict[str, Any] = {
     "name": "s",
@@ -259,3 +259,10 @@ def test_where_the_settings_as_they_stood_were_the_best_nothing_changed(
     assert table[["change_mean", "n"]].to_numpy().tolist() == [[0.0, 2]]
     # Without `untuned` there is nothing to compare with.
     assert tuning_effect(both.assign(search=sweep_from_settings(STUDY | choice).search_record)).empty
+
+
+def test_without_a_search_there_is_nothing_to_say() -> None:
+    rows = frame_of(trial_row(TrialConfig()), failed_row(TrialConfig.of(seed=1)))
+    for some in (rows, rows.head(0)):
+        assert tuning_effect(some).empty
+        assert holdout_sizes(some).empty

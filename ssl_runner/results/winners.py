@@ -120,11 +120,11 @@ def tuning_effect(trials: pd.DataFrame) -> pd.DataFrame:
     """
     done = trials[trials["status"] == "finished"]
     finals, untuned = done[done["role"] == "final"], done[done["role"] == "default"]
-    is_asked = finals["search"].map(lambda record: bool(json.loads(record).get("untuned")))
-    is_asked = is_asked.astype(bool)  # also where there is none
+    is_asked = [bool(json.loads(record).get("untuned")) for record in finals["search"]]
     # Where the settings as they stood were the best, their trials are the finals.
     keys = ["sweep", "search_group", "data_digest"]
-    found = finals[is_asked].merge(untuned[keys].drop_duplicates(), on=keys, how="left", indicator=True)
+    asked = finals.loc[np.array(is_asked, dtype=bool)]
+    found = asked.merge(untuned[keys].drop_duplicates(), on=keys, how="left", indicator=True)
     untuned = pd.concat([untuned, found[found["_merge"] == "left_only"].drop(columns="_merge")])
     pairs = finals.merge(
         untuned[[*keys, "seed", "split_seed", "test_accuracy"]],
