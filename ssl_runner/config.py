@@ -458,8 +458,6 @@ class SweepConfig:
                 )
         if self.rounds is None:
             return
-        fix = "A search finds settings for one number of labels."
-        require(not self.search, "rounds", "left out with a search", list(self.rounds), fix)
         fix = "Add partial, or leave rounds and selections out."
         require(
             "partial" in self.configs, "configs", "with partial for rounds", list(self.configs), fix

@@ -2,9 +2,10 @@
 
 import dataclasses
 import itertools
+import math
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ssl_runner.command import parse
 from ssl_runner.config import SweepConfig, TrialConfig
@@ -21,8 +24,12 @@ from ssl_runner.errors import InputError
 from ssl_runner.identity import Trial, chains, identify, rounds_up_to
 from ssl_runner.label_next.material import Asked, known_labels
 from ssl_runner.labels import UNLABELED
+from ssl_runner.report import words
+from ssl_runner.report.__main__ import main as report_main
+from ssl_runner.report.page import render_page
 from ssl_runner.report.rerun import command_of
-from ssl_runner.results import ResultsFolder
+from ssl_runner.results import EPOCHS, ResultsFolder, compare, label_curve, labels_needed
+from ssl_runner.results.labels_needed import labels_at
 from ssl_runner.results.matching import config_of
 from ssl_runner.rounds import buying_of, check_selections, data_of, with_purchases
 from ssl_runner.saved_model import load_model
@@ -33,7 +40,7 @@ from ssl_runner.testing.processes import Runs
 from ssl_runner.testing.tables import UNEQUAL, checkpoints, leftovers, tables
 from ssl_runner.trial import RunContext, finish_trial, run_trial
 from ssl_runner.tune.__main__ import main
-from tests.builders import trial_row
+from tests.builders import frame_of, trial_row
 from tests.conftest import RAY_BY_THE_DOZEN, Answer
 
 CPU = torch.device("cpu")
@@ -578,3 +585,247 @@ def test_a_plan_names_every_round(call: Callable[..., Answer]) -> None:
     assert planned.returncode == 0
     for count, config in itertools.product((20, 30), ("partial",)):
         assert f"CNN {config} margin {count} seed 0" in planned.stdout
+
+
+# ---- compared ----
+
+METHODS = ("pass", "fixmatch")
+
+
+def rows_along(accuracy: Callable[[str, str, int, int], float]) -> list[dict[str, Any]]:
+    """Made-up rows of three selections, two methods and three seeds, and of full.
+
+    Args:
+        accuracy: Of method, selection ("" for full), labels and seed.
+    """
+    sweep = SweepConfig(
+        configs=("full", "partial"),
+        selections=("random", "margin", "coreset"),
+        rounds=(100, 200, 400, 800),
+        methods=METHODS,
+        seeds=(0, 1, 2),
+    )
+    rows = []
+    for config in sweep.trials():
+        labels = max(config.data.budgets, default=60000)
+        figures: dict[str, Any] = {
+            "label_fraction": labels / 60000,
+            "labeled_images": labels,
+            "test_accuracy": accuracy(
+                config.unlabeled.method, config.data.selection or "", labels, config.batches.seed
+            ),
+        }
+        rows.append(trial_row(config, **figures))
+    return rows
+
+
+def along(accuracy: Callable[[str, str, int, int], float]) -> pd.DataFrame:
+    return frame_of(*rows_along(accuracy))
+
+
+def needed_by(trials: pd.DataFrame, target: float) -> dict[tuple[str, str], dict[Hashable, Any]]:
+    """`labels_needed` by method and selection."""
+    rows = labels_needed(trials, target).to_dict("records")
+    return {(row["method"], row["selection"]): row for row in rows}
+
+
+def straight(method: str, selection: str, labels: int, seed: int) -> float:
+    """0.5 at 100 labels and 0.1 more each time that they double, from there on earlier by a factor
+    that is the same at every accuracy; the seeds differ."""
+    factor = {"random": 1.0, "margin": 1.25, "coreset": 0.8, "": 1.0}[selection]
+    factor *= {"pass": 1.0, "fixmatch": 2.0}[method] * (1 + seed / 10)
+    return 0.5 + 0.1 * math.log2(labels * factor / 100)
+
+
+def test_random_is_a_baseline_paired_by_seed_method_and_labels() -> None:
+    compared = compare(along(straight))
+    assert words.differences(compared) == ["full", "pass", "random"]
+    rows = {
+        (row["method"], row["selection"], row["labeled_images"]): row
+        for row in compared.to_dict("records")
+        if row["config"] == "partial"
+    }
+    assert len(rows) == 2 * 3 * 4
+    for (method, selection, _), row in rows.items():
+        factor = {"random": 1.0, "margin": 1.25, "coreset": 0.8}[selection]
+        expected = 0.1 * math.log2(factor)  # the same for every seed: no width
+        assert row["n"] == 3
+        for part in ("mean", "low", "high"):
+            assert row[f"to_random_{part}"] == pytest.approx(expected, abs=1e-12)
+        assert row["to_pass_mean"] == pytest.approx(0.0 if method == "pass" else 0.1, abs=1e-12)
+        assert row["to_full_mean"] < 0
+        assert words.difference(row, "random") == (
+            "–"
+            if selection == "random"
+            else f"{100 * expected:+.2f} ({100 * expected:+.2f} to {100 * expected:+.2f})"
+        )
+    (full,) = (row for row in compared.to_dict("records") if row["config"] == "full")
+    assert math.isnan(full["to_random_mean"])
+    assert words.difference(full, "random") == "–"
+    assert "label_budgets" not in compared
+    # One selection, or several without random, have no such baseline; by name any of them is one.
+    for selections in (["margin"], ["margin", "coreset"]):
+        trials = along(straight)
+        some = trials[trials["selection"].isna() | trials["selection"].isin(selections)]
+        assert words.differences(compare(some)) == ["full", "pass"]
+    to_margin = compare(along(straight), ("margin",))
+    assert words.differences(to_margin) == ["margin"]
+    with pytest.raises(InputError, match="one of full, pass, fixmatch, .*margin.*, got 'entropy'"):
+        compare(along(straight), ("entropy",))
+
+
+def test_every_selection_s_curve_ends_in_full() -> None:
+    curve = label_curve(along(straight))
+    for (method, selection), points in curve.groupby(["method", "selection"]):
+        assert points["labeled_images"].tolist() == [100, 200, 400, 800, 60000], (method, selection)
+        assert set(points["n"]) == {3}
+    assert len(curve) == 2 * 3 * 5
+    # Where images have no label at all, full is trained with each method.
+    full = [
+        trial_row(TrialConfig.of(method="fixmatch", seed=seed).resolved(), test_accuracy=0.75)
+        for seed in (0, 1, 2)
+    ]
+    curve = label_curve(frame_of(*rows_along(straight), *full)).query("labeled_images == 60000")
+    assert len(curve) == 2 * 3
+    assert set(curve.query("method == 'fixmatch'")["test_accuracy_mean"]) == {0.75}
+
+
+def test_other_rounds_before_the_same_number_of_labels_are_another_configuration() -> None:
+    one = along(straight)
+    other = along(lambda *labels: straight(*labels) + 0.01)
+    budgets = other["label_budgets"].str.replace("100 200", "150 200")
+    ids = [f"{n:010x}" for n in range(len(other))]
+    other = other.assign(label_budgets=budgets, trial_id=ids, settings_id=ids)
+    both = pd.concat([one, other[other["labeled_images"] >= 200]], ignore_index=True)
+    compared = compare(both[both["config"] == "partial"])
+    assert "label_budgets" in compared
+    row = compared.query("method == 'pass' and selection == 'margin' and label_budgets == '150 200'")
+    assert row["to_random_mean"].item() == pytest.approx(0.1 * math.log2(1.25))
+    with pytest.raises(InputError, match="must be of one list of rounds, got several, such as "):
+        labels_needed(both, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "target", "labels"),
+    [
+        ([0.5, 0.6, 0.7], 0.6, 200),  # a round's own
+        ([0.5, 0.6, 0.7], 0.65, 200 * 2**0.5),  # halfway in the logarithm
+        ([0.5, 0.6, 0.7], 0.7, 400),
+        ([0.5, 0.6, 0.55, 0.7], 0.65, 400 * 2 ** (1 / 2)),  # a fall is level ground
+        ([0.5, 0.6, 0.55, 0.58], 0.6, 200),
+        ([0.5, 0.5, 0.7], 0.6, 200 * 2**0.5),
+        ([0.5, 0.6, 0.7], 0.71, math.inf),
+        ([0.5, 0.6, 0.7], 0.5, math.nan),  # already with the first: fewer might do
+        ([0.5, 0.6, 0.7], 0.4, math.nan),
+        ([0.5], 0.6, math.inf),
+    ],
+)
+def test_labels_are_interpolated_in_their_logarithm(
+    accuracy: list[float], target: float, labels: float
+) -> None:
+    budgets = 100.0 * 2.0 ** np.arange(len(accuracy))
+    found = labels_at(budgets, np.array(accuracy), target)
+    assert found == pytest.approx(labels, rel=1e-9, nan_ok=True)
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=2, max_size=6),
+    st.floats(0.001, 0.999),
+    st.floats(0.001, 0.999),
+)
+def test_a_higher_target_takes_no_fewer_labels(accuracy: list[float], one: float, other: float) -> None:
+    budgets = 100.0 * 2.0 ** np.arange(len(accuracy))
+    low, high = (labels_at(budgets, np.array(accuracy), t) for t in sorted((one, other)))
+    if not math.isnan(low):
+        assert low <= high * (1 + 1e-12)
+        assert budgets[0] <= low * (1 + 1e-12)
+    assert not (math.isnan(high) and not math.isnan(low))
+
+
+def test_labels_saved_are_those_of_the_law() -> None:
+    needed = labels_needed(along(straight), 0.7)
+    for row in needed.to_dict("records"):
+        factor = {"random": 1.0, "margin": 1.25, "coreset": 0.8}[row["selection"]]
+        gain = {"pass": 1.0, "fixmatch": 2.0}[row["method"]]
+        seeds = [1.0, 1.1, 1.2]
+        labels = [400 / (factor * gain * seed) for seed in seeds]
+        assert row["chains"] == 3
+        assert row["never"] == row["at_once"] == row["unfinished"] == 0
+        assert row["labels_mean"] == pytest.approx(np.mean(labels))
+        assert row["labels_spread"] == pytest.approx(np.std(labels, ddof=1))
+        for name, reference in (
+            ("to_random", [400 / (gain * seed) for seed in seeds]),
+            ("to_pass_random", [400 / seed for seed in seeds]),
+        ):
+            is_itself = row["selection"] == "random" and (name == "to_random" or gain == 1)
+            if is_itself:
+                assert math.isnan(row[f"{name}_mean"])
+                continue
+            saved = np.subtract(reference, labels)
+            half = 4.302653 * np.std(saved, ddof=1) / 3**0.5  # Student's t, two degrees of freedom
+            assert row[f"{name}_mean"] == pytest.approx(np.mean(saved))
+            assert row[f"{name}_low"] == pytest.approx(np.mean(saved) - half, rel=1e-6)
+            assert row[f"{name}_high"] == pytest.approx(np.mean(saved) + half, rel=1e-6)
+
+
+def test_where_a_chain_does_not_reach_it_there_is_no_mean() -> None:
+    """0.81 at 800 labels for random's last seed alone; fixmatch has 0.7 with the first 200."""
+    needed = needed_by(along(straight), 0.82)
+    random, margin = needed["pass", "random"], needed["pass", "margin"]
+    assert (random["never"], random["chains"]) == (2, 3)
+    assert math.isnan(random["labels_mean"])
+    assert margin["never"] == 0
+    assert margin["labels_mean"] > 0
+    assert math.isnan(margin["to_random_mean"])  # nothing to compare with
+    assert needed["fixmatch", "margin"]["to_random_mean"] > 0
+    assert words.labels_of(random) == "not reached by 2 of 3"
+    at_once = needed_by(along(straight), 0.61)["fixmatch", "random"]
+    assert at_once["at_once"] == 2  # two seeds have 0.61 with 100 labels
+    assert words.labels_of(at_once) == "reached at once by 2 of 3"
+    # A chain that has not come to its last round.
+    trials = along(straight)
+    cut = trials[~((trials["seed"] == 1) & (trials["labeled_images"] == 800))]
+    unfinished = needed_by(cut, 0.82)["pass", "random"]
+    assert (unfinished["never"], unfinished["unfinished"]) == (1, 1)
+    assert words.labels_of(unfinished | {"never": 0}) == "not yet reached by 1 of 3"
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0, -1.0, 85.0, math.nan])
+def test_a_target_is_a_share(target: float) -> None:
+    with pytest.raises(InputError, match=r"--target must be in \(0, 1\), got"):
+        labels_needed(along(straight), target)
+
+
+def test_labels_saved_need_rounds() -> None:
+    with pytest.raises(InputError, match="must be those of rounds, got no finished trial with a sel"):
+        labels_needed(frame_of(trial_row(TrialConfig())), 0.5)
+
+
+def test_the_report_prints_what_is_saved(results: ResultsFolder, call: Callable[..., Answer]) -> None:
+    for row in rows_along(straight):
+        results.write(row, [])
+    done = call(report_main, results.root, "--target", "0.7")
+    assert done.returncode == 0, done.stderr
+    printed = " ".join(done.stdout.split())
+    assert "labels needed for a test accuracy of 70 %" in printed
+    expected = needed_by(along(straight), 0.7)["fixmatch", "margin"]
+    for text in (
+        f"{expected['labels_mean']:,.0f} ± {expected['labels_spread']:,.0f}",
+        words.labels_saved(expected, "to_random"),
+        words.labels_saved(expected, "to_pass_random"),
+    ):
+        assert text in printed
+    assert "to random" in printed
+    refused = call(report_main, results.root, "--labels", "1000")
+    assert refused.returncode == 2
+    assert "a label curve must be of one selection, got coreset, margin, random." in refused.stderr
+    by_name = call(report_main, results.root, "--baseline", "random", "--format", "csv")
+    assert "to_random_mean" in by_name.stdout
+    assert "to_full_mean" not in by_name.stdout
+
+
+def test_the_page_has_the_rounds() -> None:
+    html = render_page(along(straight), pd.DataFrame(columns=EPOCHS.names))
+    assert '<button type="button">to random</button>' in html
+    assert "pass, selection margin" in html
+    assert "--rounds 100 200 400 800" in html

@@ -5,7 +5,14 @@ from pathlib import Path
 
 from ssl_runner.command import Parser, run_main
 from ssl_runner.errors import InputError
-from ssl_runner.report.terminal import print_as, print_best, print_extrapolation, watch, wide_console
+from ssl_runner.report.terminal import (
+    print_as,
+    print_best,
+    print_extrapolation,
+    print_needed,
+    watch,
+    wide_console,
+)
 
 
 def main() -> int:
@@ -27,7 +34,10 @@ def main() -> int:
         help="print the so many best trials, by validation, with the command that runs each again",
     )
     parser.add_argument(
-        "--target", type=float, help="extrapolate: labels needed for this test accuracy, such as 0.90"
+        "--target",
+        type=float,
+        help="labels needed for this test accuracy, such as 0.90: measured between rounds, and what "
+        "each selection saves; else extrapolated",
     )
     parser.add_argument("--labels", type=int, help="extrapolate: test accuracy at so many labels")
     parser.add_argument("--method", default="pass", help="method whose label curve is extrapolated")
@@ -67,6 +77,9 @@ def main() -> int:
         print_best(options.format, trials, options.best, console)
     else:
         print_as(options.format, trials, console, options.baseline)
+    if options.target is not None and trials["selection"].notna().any():
+        print_needed(trials, options.target, console)
+        options.target = None
     if options.target is not None or options.labels is not None:
         print_extrapolation(trials, options.method, options.target, options.labels, console)
     try:

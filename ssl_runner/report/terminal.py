@@ -220,6 +220,46 @@ def _print_tuning(trials: "pd.DataFrame", console: Console) -> None:
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 
 
+def needed_table(trials: "pd.DataFrame", target: float, box: Box = SIMPLE_HEAD) -> Table:
+    """`results.labels_needed` as a table for the terminal.
+
+    Raises:
+        InputError: If the trials have no rounds, or the target is out of range.
+    """
+    from ssl_runner.results import labels_needed
+
+    needed = labels_needed(trials, target)
+    table = Table(
+        title=Text(f"labels needed for a test accuracy of {100 * target:.4g} %"),
+        caption=Text(words.needed_caption(needed)),
+        box=box,
+        show_edge=False,
+        pad_edge=False,
+    )
+    keys = list(needed.columns[: needed.columns.get_loc("chains")])
+    for name in keys:
+        table.add_column(name.replace("_", " "), no_wrap=True)
+    references = {"to_random": "saved, to random"}
+    if (needed["method"] != "pass").any():
+        references["to_pass_random"] = "saved, to pass and random"
+    for heading in ("labels", *references.values(), "n"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in needed.to_dict("records"):
+        table.add_row(
+            *(_key(row[name]) for name in keys),
+            words.labels_of(row),
+            *(words.labels_saved(row, name) for name in references),
+            str(row["chains"]),
+        )
+    return table
+
+
+def print_needed(trials: "pd.DataFrame", target: float, console: Console) -> None:
+    """Print the labels that a test accuracy takes by each selection."""
+    console.print()
+    _print_whole(needed_table(trials, target), console)
+
+
 def print_extrapolation(
     trials: "pd.DataFrame", method: str, target: float | None, labels: int | None, console: Console
 ) -> None:

@@ -157,6 +157,43 @@ def tuning(effect: "pd.DataFrame") -> list[str]:
     return lines
 
 
+_NOT_KNOWN = {
+    "never": "not reached",
+    "unfinished": "not yet reached",
+    "at_once": "reached at once",
+}
+
+
+def labels_of(row: Row) -> str:
+    """A mean number of labels with its standard deviation, or why there is none."""
+    mean, spread, of = row["labels_mean"], row["labels_spread"], f"of {row['chains']}"
+    for name, why in _NOT_KNOWN.items():
+        if row[name]:
+            return f"{why} by {row[name]} {of}"
+    return f"{mean:,.0f}" if math.isnan(spread) else f"{mean:,.0f} ± {spread:,.0f}"
+
+
+def labels_saved(row: Row, name: str) -> str:
+    """A mean number of saved labels, with its confidence interval where there is one."""
+    mean, low, high = (row[f"{name}_{part}"] for part in ("mean", "low", "high"))
+    if math.isnan(mean):
+        return "–"
+    return f"{mean:+,.0f}" if math.isnan(low) else f"{mean:+,.0f} ({low:+,.0f} to {high:+,.0f})"
+
+
+def needed_caption(needed: "pd.DataFrame") -> str:
+    """How to read the labels that are needed and saved."""
+    text = (
+        "Each chain's accuracy interpolated between its rounds, in the logarithm of the labels; mean "
+    )
+    text += "± standard deviation over n chains; labels saved paired by seed, with their 95 % interval."
+    if needed[[*_NOT_KNOWN]].any(axis=None):
+        text += (
+            " No mean where a chain does not reach it, or reaches it at once, with its first labels."
+        )
+    return text
+
+
 def caption(trials: "pd.DataFrame", compared: "pd.DataFrame") -> str:
     """How to read the figures of a comparison."""
     from ssl_runner.results import compared_rows

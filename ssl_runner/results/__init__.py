@@ -3,6 +3,7 @@
 from ssl_runner.results.compare import compare, compared_rows, label_curve, searched_settings
 from ssl_runner.results.extrapolate import LabelCurve
 from ssl_runner.results.folder import ResultsFolder, load_epochs, load_trials
+from ssl_runner.results.labels_needed import labels_needed
 from ssl_runner.results.matching import newest
 from ssl_runner.results.schema import EPOCHS, SCHEMA_VERSION, TRIALS, identity_columns
 from ssl_runner.results.winners import best_samples, holdout_sizes, tuning_effect
@@ -19,6 +20,7 @@ __all__ = [
     "holdout_sizes",
     "identity_columns",
     "label_curve",
+    "labels_needed",
     "load_epochs",
     "load_trials",
     "newest",

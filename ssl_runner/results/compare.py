@@ -86,7 +86,7 @@ def compare(trials: pd.DataFrame, baselines: Sequence[str] | None = None) -> pd.
                 "It is full, or a method or a selection of these trials."
             )
     done = compared_rows(trials)
-    varying = _varying(done)
+    varying = varying_settings(done)
     shared = [name for name in varying if name not in (*HYPERPARAMETERS, "sources")]
     searched = searched_settings(done)
     same_labels = ["model", "label_fraction", *_SEEDS]
@@ -114,12 +114,12 @@ def compare(trials: pd.DataFrame, baselines: Sequence[str] | None = None) -> pd.
     keys = [*_ALWAYS, *varying]
     table: pd.DataFrame = done.groupby(keys, dropna=False, sort=False).agg(**aggregates).reset_index()
     for name in baselines:
-        _add_interval(table, f"to_{name}")
+        add_interval(table, f"to_{name}")
     order = [*varying, "model", "label_fraction", "method"]
     return table.sort_values(order, key=_sort_key, ignore_index=True)
 
 
-def _varying(done: pd.DataFrame) -> list[str]:
+def varying_settings(done: pd.DataFrame) -> list[str]:
     """The settings that vary, except the seeds and those that every comparison names; and what
     tells rows of the same settings apart, where there are older versions of their data or code."""
     within = {by: done.groupby(by, dropna=False) for by in _BY.values()}
@@ -167,7 +167,7 @@ def _paired(
     return done.assign(**{name: done["test_accuracy"].to_numpy() - found.to_numpy()})
 
 
-def _add_interval(table: pd.DataFrame, name: str) -> None:
+def add_interval(table: pd.DataFrame, name: str) -> None:
     """Add the confidence interval of a mean difference, and drop its count."""
     half = half_interval(table[f"{name}_spread"], table.pop(f"{name}_n"))
     place = int(table.columns.get_loc(f"{name}_spread")) + 1  # type: ignore[arg-type]
@@ -203,7 +203,7 @@ def label_curve(trials: pd.DataFrame) -> pd.DataFrame:
     """
     done = compared_rows(trials)
     searched = searched_settings(done)  # chosen anew for each number of labels
-    varying = [name for name in _varying(done) if name not in searched]
+    varying = [name for name in varying_settings(done) if name not in searched]
     full, partial = (done[done["config"] == config] for config in ("full", "partial"))
     # Where images without a label remain, full is trained with other methods too.
     own, full = full[full["method"] != "pass"], full[full["method"] == "pass"]

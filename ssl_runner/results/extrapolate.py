@@ -68,6 +68,12 @@ class LabelCurve:
             raise InputError(
                 f"a label curve must be of one model, got {', '.join(models)}. Name a sweep with one."
             )
+        selections = sorted(set(done["selection"].dropna()))
+        if len(selections) > 1:
+            raise InputError(
+                f"a label curve must be of one selection, got {', '.join(selections)}. Their rounds "
+                "are measured: --target interpolates between them."
+            )
         labels = tuple(sorted(set(done["labeled_images"].astype(int))))
         if len(labels) < FEWEST:
             raise InputError(
