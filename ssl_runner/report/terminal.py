@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.bar import Bar
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ssl_runner.results import ResultsFolder
+    from ssl_runner.results.standings import Standing
 
 
 def _key(value: object) -> Text:
@@ -292,26 +294,56 @@ def print_extrapolation(
         console.print(line, highlight=False, soft_wrap=True)
 
 
+MOST_STANDINGS = 20
+"""At most so many searches are shown while they run: those that are not done come first."""
+
+
+def standings_table(found: "Sequence[Standing]") -> "list[Table | Text]":
+    """How far searches are, as a table that fits a screen; empty without one."""
+    if not found:
+        return []
+    table = Table(box=None, pad_edge=False)
+    table.add_column("search")
+    for heading in (f"best {words.objective(found[0].objective)}", "sample", "samples left"):
+        table.add_column(heading, justify="right")
+    ordered = sorted(found, key=lambda one: one.ended >= one.samples)
+    for one in ordered[:MOST_STANDINGS]:
+        figures = ("–", "–") if one.best is None else (words.figure(one), str(one.best_sample))
+        table.add_row(
+            Text(one.group), *figures, f"{max(0, one.samples - one.ended):,} of {one.samples:,}"
+        )
+    hidden = len(ordered) - MOST_STANDINGS
+    return [Text(), table, *([Text(f"and {hidden} more searches")] if hidden > 0 else [])]
+
+
 def watch(results: "ResultsFolder", sweep: str | None, console: Console, seconds: float = 1.0) -> None:
     """Follow a sweep that another process runs, until it ends: a live table, or a line for each trial
     if the output is not a terminal."""
     from ssl_runner.results import compared_rows
+    from ssl_runner.results.standings import standings
 
     with Live(console=console, transient=True, refresh_per_second=2) as live:
         seen: set[str] = set()
+        said: set[str] = set()
         while results.is_running(sweep):
             trials = results.trials(sweep)
             for row in trials[~trials["trial_id"].isin(seen)].to_dict("records"):
                 seen.add(row["trial_id"])
                 if not console.is_terminal:
                     console.print(f"{row['trial_id']}: {row['status']}", highlight=False)
+            searches = standings(trials)
+            if not console.is_terminal:
+                for one in searches:
+                    if one.ended and (line := words.standing(one)) not in said:
+                        said.add(line)
+                        console.print(line, highlight=False, markup=False, soft_wrap=True)
             lines = [
                 f"{trial_id}: running, {last.epochs} epochs and {last.steps:,} steps at its last "
                 "checkpoint"
                 for trial_id, last in results.under_way(sweep).items()
             ]
             table = [comparison_table(trials)] if len(compared_rows(trials)) else []
-            live.update(Group(*table, Text("\n".join(lines))))
+            live.update(Group(*table, *standings_table(searches), Text("\n".join(lines))))
             time.sleep(seconds)
 
 

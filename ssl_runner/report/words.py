@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ssl_runner.results.ranking import Ranking
+    from ssl_runner.results.standings import Standing
 
 QUESTION = "how far do the labels go?"
 """The question of a sweep that states none."""
@@ -230,6 +231,27 @@ def finals(trials: "pd.DataFrame") -> str:
 def objective(name: str) -> str:
     """What a search is for, in words: the figure is the holdout's."""
     return "holdout accuracy" if is_share(name) else "holdout loss"
+
+
+def standing(one: "Standing") -> str:
+    """How far a search is: its best so far, and how many of its samples are left."""
+    left = max(0, one.samples - one.ended)
+    samples = (
+        f"{left:,} of {one.samples:,} samples left" if left else f"all {one.samples:,} samples done"
+    )
+    return f"{one.group}: {best_so_far(one)}, {samples}"
+
+
+def best_so_far(one: "Standing") -> str:
+    """The best so far of a search, with the sample's number."""
+    if one.best is None:
+        return "none has finished yet"
+    return f"best {objective(one.objective)} so far {figure(one)} (sample {one.best_sample})"
+
+
+def figure(one: "Standing") -> str:
+    """The best figure of a search that has one."""
+    return f"{one.best:.2%}" if is_share(one.objective) else f"{one.best:.4f}"
 
 
 def counted(counts: Sequence[float]) -> str:

@@ -13,8 +13,11 @@ from rich.text import Text
 
 from ssl_runner.config import TrialConfig
 from ssl_runner.identity import Trial
+from ssl_runner.report import words
+from ssl_runner.report.terminal import standings_table
+from ssl_runner.results.standings import Standing
 from ssl_runner.tune.work import work_done
-from ssl_runner.tune.worker import chain_of, trial_of
+from ssl_runner.tune.worker import BEST, OF_THE_BEST, chain_of, trial_of
 
 
 def _duration(seconds: float) -> str:
@@ -38,6 +41,7 @@ class SweepProgress:
         work: The most work that each has to do, from `work_of`, by its id.
         console: Where to print.
         describe: What to call a trial.
+        standings: How far the searches are whose samples run, by the rows before; none: no search.
     """
 
     def __init__(
@@ -46,10 +50,13 @@ class SweepProgress:
         work: Mapping[str, int],
         console: Console,
         describe: Callable[[TrialConfig], str] = lambda config: config.description,
+        standings: Sequence[Standing] = (),
     ) -> None:
         self.names = {trial.trial_id: describe(trial.config) for trial in trials}
         self.configs = {trial.trial_id: trial.config for trial in trials}
         self.work = {trial_id: work[trial_id] for trial_id in self.configs}
+        self.standings = {standing.group: standing for standing in standings}
+        self.places = {trial.trial_id: trial.place for trial in trials}
         self.console = console
         self.running: dict[str, Mapping[str, Any] | None] = {}
         self.ended: dict[str, str] = {}
@@ -90,14 +97,30 @@ class SweepProgress:
                 f"{metrics['images_per_second']:,.0f} images/s, {self._left()}"
             )
 
-    def end(self, trial_id: str, status: str, error: str | None) -> None:
-        """A trial has its row."""
+    def end(
+        self,
+        trial_id: str,
+        status: str,
+        error: str | None,
+        figures: Mapping[str, float] | None = None,
+    ) -> None:
+        """A trial has its row.
+
+        Args:
+            figures: What it reached, by the columns of validation; None: nothing.
+        """
         self.running.pop(trial_id, None)
         self.ended[trial_id] = status
+        place = self.places[trial_id]
+        standing = self.standings.get(place.get("search_group", ""))
+        if standing is not None:
+            standing.add(place["sample"], status, (figures or {}).get(standing.objective))
         if error:
             self._say(f"{self.names[trial_id]}: {status}: {error}")
         elif not self.live:
             self._say(f"{self.names[trial_id]}: {status}, {self._left()}")
+        if standing is not None and not self.live:
+            self._say(words.standing(standing))
 
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -136,7 +159,8 @@ class SweepProgress:
                 f"{metrics['validation_accuracy']:.2%}",
             )
         elapsed = _duration(time.monotonic() - self.clock)
-        return Group(table, Text(f"{elapsed} elapsed, {self._left()}", style="dim"))
+        searches = standings_table(tuple(self.standings.values()))
+        return Group(table, *searches, Text(f"{elapsed} elapsed, {self._left()}", style="dim"))
 
 
 class ProgressCallback(tune.Callback):  # type: ignore[misc]
@@ -174,7 +198,10 @@ class ProgressCallback(tune.Callback):  # type: ignore[misc]
     ) -> None:
         trial_id = trial_of(trial, result).trial_id
         if "status" in result:
-            self.progress.end(trial_id, result["status"], result["error"])
+            figures = {
+                name: result[f"{BEST}{name}"] for name in OF_THE_BEST if f"{BEST}{name}" in result
+            }
+            self.progress.end(trial_id, result["status"], result["error"], figures)
             self._started_next(trial)
         else:
             self.progress.epoch(trial_id, result)

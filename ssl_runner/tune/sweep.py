@@ -1,5 +1,6 @@
 """A sweep: which of its trials run, in what order, and what is printed at the end."""
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from ssl_runner.report.terminal import print_comparison, wide_console
 from ssl_runner.results import ResultsFolder, newest
 from ssl_runner.results.best import best_models
 from ssl_runner.results.matching import KnownTrial, Matches, match
+from ssl_runner.results.standings import Standing
 from ssl_runner.rounds import check_selections, with_purchases
 from ssl_runner.storage import is_local, write_whole
 from ssl_runner.suited import suited
@@ -236,10 +238,25 @@ def _run(sweep: _Sweep, matches: Matches, pending: Sequence[list[Trial]], ray_on
     loggers = build_loggers(command.log, results, sweep.name, sweep.say)
     cluster = ray_once.cluster()
     _clear(sweep, matches, pending)
-    describe = sweep.config.describe
-    with SweepProgress(trials, work, sweep.console, describe) as progress:
+    found = _standings(sweep, {trial.trial_id for trial in trials})
+    with SweepProgress(trials, work, sweep.console, sweep.config.describe, found) as progress:
         _tune(sweep, pending, cluster, loggers, progress)
     stop_if_asked()
+
+
+def _standings(sweep: _Sweep, pending: set[str]) -> list[Standing]:
+    """How far the searches are whose samples these trials are, by the rows that are there."""
+    config, results = sweep.config, sweep.results
+    samples = [trial for trial in sweep.trials if trial.place.get("role") == "search"]
+    counts = Counter(trial.place["search_group"] for trial in samples)
+    objective = f"validation_{config.objective}"
+    found = {group: Standing(group, count, objective) for group, count in counts.items()}
+    if samples:
+        rows, ids = results.trials(sweep.name), sweep.row_ids()
+        is_kept = rows["trial_id"].isin(ids - pending)
+        for row in rows[is_kept & (rows["role"] == "search")].to_dict("records"):
+            found[row["search_group"]].add_row(row)
+    return list(found.values())
 
 
 def _check_trials(sweep: _Sweep, trials: Sequence[Trial]) -> dict[str, int]:

@@ -115,6 +115,12 @@ def for_loggers(trial: Trial, metrics: dict[str, Any], steps_before: int = 0) ->
 _REPORTED = ("status", "error", "steps", "test_loss", "test_accuracy", "best_epoch")
 """What Tune's callbacks get when a trial has ended."""
 
+OF_THE_BEST = ("validation_loss", "validation_accuracy")
+"""And these of the row, under names of their own: for a logger they are figures of an earlier step."""
+
+BEST = "best_"
+"""What those names begin with."""
+
 _OF_EARLIER: tuple[str, ...] = ("status", "error")
 """What they get where it had ended before."""
 
@@ -128,6 +134,7 @@ def train_in_tune(param: dict[str, Any], shared: Shared) -> None:
         if row is None or not has_bought(row, number):  # else the process died after it was written
             row, reported = _run(trial, number, shared, results), _REPORTED
         known = {name: row.get(name) for name in reported}
+        known |= {f"{BEST}{name}": row.get(name) for name in OF_THE_BEST}
         said = {name: value for name, value in known.items() if value is not None or name == "error"}
         tune.report(said | {OUR_TRIAL: trial.trial_id})
 
