@@ -318,6 +318,23 @@ def test_the_charts_are_drawn_in_a_browser(
 
 
 @pytest.mark.slow
+def test_a_browser_has_nothing_to_warn_of_where_none_or_all_were_stopped(
+    chromium: webdriver.Chrome, tmp_path: Path
+) -> None:
+    page = tmp_path / "s.html"
+    everyone, nobody = search(6), search(6, "fixmatch")
+    for status, rows in (("stopped", everyone), ("finished", nobody)):
+        for row in rows:
+            row["status"] = status
+    for shown in (everyone, nobody, everyone + nobody):
+        page.write_text(render_page(frame_of(*shown), NONE), encoding="utf-8")
+        opened(chromium, page)
+        assert chromium.get_log("browser") == []  # type: ignore[no-untyped-call]
+        lines = chromium.find_elements(By.CSS_SELECTOR, "[id^=chart-search-parallel] .mark-line path")
+        assert len(lines) == len(shown)
+
+
+@pytest.mark.slow
 def test_the_charts_become_pictures(tmp_path: Path) -> None:
     files = save_figures(frame_of(*study()), NONE, tmp_path)
     made = {path.name for path in files if path.name.startswith("search-parallel")}

@@ -24,6 +24,7 @@ from ssl_runner.report.pictures import Picture, environment, picture, time_now
 from ssl_runner.report.rerun import command_of
 from ssl_runner.report.search_page import SearchPart, search_parts
 from ssl_runner.results import compare, compared_rows, label_curve
+from ssl_runner.results.conclude import conclude
 from ssl_runner.results.schema import SETTING_COLUMNS
 from ssl_runner.storage import write_whole
 
@@ -133,6 +134,7 @@ def render_page(
         .get_template("page.html")
         .render(
             title=words.heading(trials),
+            conclusion=conclude(trials),
             images=images,
             misclassified=misclassified,
             made=time_now(),

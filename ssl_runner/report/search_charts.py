@@ -118,7 +118,9 @@ def parallel_chart(search: Search) -> Spec:
     )
     points = alt.Chart(ticks).mark_tick(thickness=1, width=6, color="#888").encode(x=x, y=y)
     width = max(WIDTH, 110 * len(names))
-    layers = alt.layer(stopped, colored, rules, points, labels)
+    is_stopped = rows["status"] == "stopped"
+    lines = [*([stopped] if is_stopped.any() else []), *([] if is_stopped.all() else [colored])]
+    layers = alt.layer(*lines, rules, points, labels)
     return spec_of(layers.properties(width=width, height=HEIGHT))
 
 
@@ -247,7 +249,9 @@ def setting_chart(searched: Sequence[Search], setting: str) -> Spec:
     base = alt.Chart().encode(x=x, y=y, tooltip=tooltip)
     stopped = base.transform_filter("datum.stopped").mark_point(color=_STOPPED, size=12, opacity=0.6)
     finished = base.transform_filter("!datum.stopped").mark_circle(size=40, opacity=0.75)
-    layers = alt.layer(stopped, finished.encode(color=color), data=points)
+    kinds = [stopped] if points["stopped"].any() else []  # Vega warns of a layer without a point
+    kinds += [] if points["stopped"].all() else [finished.encode(color=color)]
+    layers = alt.layer(*kinds, data=points)
     chart = layers.properties(width=WIDTH * 2 // 3, height=HEIGHT * 2 // 3).facet(
         facet=alt.Facet("method:N", sort=methods, title=None),
         columns=3,

@@ -131,9 +131,16 @@ def print_as(form: str, trials: "pd.DataFrame", console: Console, baseline: str 
 
 
 def print_comparison(trials: "pd.DataFrame", console: Console, baseline: str | None = None) -> None:
-    """Print the comparison, the label curve, and each failed trial with its reason."""
+    """Print what the table says, the comparison, the label curve, and each failed trial with its
+    reason."""
     from ssl_runner.results import compared_rows
+    from ssl_runner.results.conclude import conclude
 
+    if sentences := conclude(trials):
+        for sentence in sentences:
+            # A file or a pipe gets a line for each.
+            console.print(Text(sentence), soft_wrap=not console.is_terminal)
+        console.print()
     if len(compared_rows(trials)):
         _print_whole(comparison_table(trials, baseline=baseline), console)
         if (bars := label_bars(trials)) is not None:

@@ -77,6 +77,39 @@ def compare(trials: pd.DataFrame, baselines: Sequence[str] | None = None) -> pd.
         InputError: If a baseline is neither full nor `pass` nor a method or selection of the trials.
     """
     baselines = baselines_of(trials) if baselines is None else baselines
+    done = differences(trials, baselines)
+    aggregates: dict[str, Any] = {"labeled_images": ("labeled_images", "first")}
+    for name in (*COMPARED, *(f"to_{baseline}" for baseline in baselines)):
+        aggregates[f"{name}_mean"] = (name, "mean")
+        aggregates[f"{name}_spread"] = (name, "std")
+        if name.startswith("to_"):
+            aggregates[f"{name}_n"] = (name, "count")
+    aggregates |= {name: (name, "mean") for name in _TOTALS}
+    aggregates["n"] = ("trial_id", "count")
+    varying = varying_settings(done)
+    keys = [*_ALWAYS, *varying]
+    table: pd.DataFrame = done.groupby(keys, dropna=False, sort=False).agg(**aggregates).reset_index()
+    for name in baselines:
+        add_interval(table, f"to_{name}")
+    order = [*varying, "model", "label_fraction", "method"]
+    return table.sort_values(order, key=_sort_key, ignore_index=True)
+
+
+def differences(trials: pd.DataFrame, baselines: Sequence[str] | None = None) -> pd.DataFrame:
+    """The trials that may be compared, each with its differences in test accuracy to the references.
+
+    Args:
+        trials: Rows as in `results/trials`, of which `compared_rows` are.
+        baselines: As of `compare`.
+
+    Returns:
+        Those rows with a column `to_full`, `to_pass` and so on for each baseline: the test accuracy
+        less that of the reference trial with the same seeds; NaN where there is none.
+
+    Raises:
+        InputError: As `compare`.
+    """
+    baselines = baselines_of(trials) if baselines is None else baselines
     selections = dict.fromkeys(trials["selection"].dropna())
     known = ["full", *dict.fromkeys(["pass", *trials["method"]]), *selections]
     for name in baselines:
@@ -103,20 +136,7 @@ def compare(trials: pd.DataFrame, baselines: Sequence[str] | None = None) -> pd.
             reference = done["method"] == name
             keys = [*same_labels, *(set(shared) - {"order"})]
         done = _paired(done, reference, keys, f"to_{name}", searched)
-    aggregates: dict[str, Any] = {"labeled_images": ("labeled_images", "first")}
-    for name in (*COMPARED, *(f"to_{baseline}" for baseline in baselines)):
-        aggregates[f"{name}_mean"] = (name, "mean")
-        aggregates[f"{name}_spread"] = (name, "std")
-        if name.startswith("to_"):
-            aggregates[f"{name}_n"] = (name, "count")
-    aggregates |= {name: (name, "mean") for name in _TOTALS}
-    aggregates["n"] = ("trial_id", "count")
-    keys = [*_ALWAYS, *varying]
-    table: pd.DataFrame = done.groupby(keys, dropna=False, sort=False).agg(**aggregates).reset_index()
-    for name in baselines:
-        add_interval(table, f"to_{name}")
-    order = [*varying, "model", "label_fraction", "method"]
-    return table.sort_values(order, key=_sort_key, ignore_index=True)
+    return done
 
 
 def varying_settings(done: pd.DataFrame) -> list[str]:

@@ -6,10 +6,12 @@ import pandas as pd
 
 from ssl_runner.errors import InputError
 from ssl_runner.metrics import is_share
+from ssl_runner.results.compare import varying_settings
 from ssl_runner.results.schema import SETTING_COLUMNS
 from ssl_runner.results.search_history import searches
 
 KEYS = ("model", "config", "label_fraction", "method")
+SEEDS = ("seed", "split_seed")
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Ranking:
     Attributes:
         rows: Their rows as in `results/trials`, the best first.
         by: The column that ranks them.
-        settings: The settings that vary among all that were ranked, after `KEYS`.
+        settings: The settings that vary among all that were ranked, after `KEYS`; of those that a
+            method, a model or an optimizer determines, only what varies with the same one.
         of: How many were ranked.
         left_out: How many finished trials were not, since they are no samples of a search.
     """
@@ -65,9 +68,10 @@ def best_trials(trials: pd.DataFrame, number: int) -> Ranking:
     # As a search and a sweep choose: `winners.best_samples`, `best.best_models`.
     order = [by, "trial_id"] if len(samples) else [by, "validation_loss", "trial_id"]
     rows = ranked.sort_values(order, ascending=[not _is_better_high(name) for name in order])
-    settings = tuple(
-        name for name in SETTING_COLUMNS if name not in KEYS and ranked[name].nunique(dropna=False) > 1
-    )
+    varying = [name for name in SEEDS if ranked[name].nunique() > 1] + varying_settings(ranked)
+    if (ranked["seed"] == ranked["split_seed"]).all():
+        varying = [name for name in varying if name != "split_seed"]
+    settings = tuple(name for name in varying if name in SETTING_COLUMNS and name not in KEYS)
     return Ranking(
         rows.head(number).reset_index(drop=True),
         by,
