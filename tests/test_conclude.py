@@ -1,7 +1,8 @@
 """The answer in words: made-up tables whose answer is known, and where nothing may be claimed."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ssl_runner.config import TrialConfig
+from ssl_runner.report.__main__ import main
+from ssl_runner.results import ResultsFolder
 from ssl_runner.results.conclude import Mean, conclude, labels_worth, ratio, seeds_for_half
 from tests.builders import frame_of, trial_row
+from tests.conftest import Answer
 
 # Differences between seeds: their mean is 0, and with five of them 95 % of means of this spread are
 # within 2.776 * 0.00158 / √5 = 0.00196 of the truth.
@@ -263,3 +267,22 @@ def test_an_upper_end_beyond_the_measured_is_said_to_be() -> None:
     worth = labels_worth(reference((0.01, 0.1), (0.0, 0.001)), "pass", 600, Mean(0.05, 0.01, 0.5, 2))
     assert math.isinf(worth.high)
     assert 600 < worth.low < worth.labels < 6000
+
+
+# ---- where it stands ----
+
+
+def test_the_report_begins_with_it(tmp_path: Path, call: Callable[..., Answer]) -> None:
+    results = ResultsFolder(str(tmp_path))
+    for row in (row for group in a_study() for row in group):
+        results.write(row, [])
+    page = tmp_path / "page.html"
+    done = call(main, str(tmp_path), "--page", str(page))
+    assert (done.returncode, done.stderr) == (0, "")
+    said = text_of(*a_study())
+    assert done.stdout.splitlines()[: len(said)] == said
+    html = page.read_text()
+    first = html.index(said[0])
+    assert html.index("<h1>") < first < html.index("<h2>Comparison</h2>")
+    for form in ("csv", "markdown"):  # which are for programs
+        assert said[0] not in call(main, str(tmp_path), "--format", form).stdout

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssl_runner.config import FIELDS, TrialConfig
-from ssl_runner.results import importance as measured
 from ssl_runner.results.importance import FEWEST, importance
 from ssl_runner.results.search_history import search_cost, search_history, searches
 from tests.builders import frame_of, trial_row
+
+measured = import_module("ssl_runner.results.importance")  # the package has its function
 
 LR = (0.0001, 0.03, 0.001, 0.01, 0.003)
 REACHED = (0.5, 0.75, 0.75, 0.625, 0.875)
@@ -239,7 +241,7 @@ def test_where_none_decides_none_is_named(optuna: bool) -> None:
 def test_too_few_samples_are_refused_with_the_number_that_it_takes() -> None:
     found = importance(frame_of(*of_lr()))
     assert found["refused"].tolist() == [
-        f"5 finished samples of 1 searched settings; it takes {FEWEST} to tell"
+        f"5 finished samples of one searched setting; it takes {FEWEST} to tell"
     ]
     frame = table(11, lambda lr, dropout, augment, noise: lr)
     assert set(importance(frame)["refused"]) == {

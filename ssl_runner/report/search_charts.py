@@ -26,6 +26,7 @@ MOST_SEARCHES = MOST_CURVES
 
 _STOPPED = "#999"
 _TICKS = 5
+_AS_IT_IS = "'' + round(datum.value * 1e9) / 1e9"  # Vega's formats make 3e+1 of 32 where there are few
 
 
 def drawn_samples(search: Search) -> pd.DataFrame:
@@ -52,8 +53,11 @@ def parallel_chart(search: Search) -> Spec:
     """
     objective, rows = search.objective, drawn_samples(search)
     title, over_magnitudes = words.objective(objective), _over_magnitudes([rows], objective)
-    axes = [_axis(rows[each], each.replace("_", " "), search.is_log(each)) for each in search.settings]
-    axes.append(_axis(rows["reached"], title, over_magnitudes, is_share(objective)))
+    axes = [
+        _axis(rows[each], each.replace("_", " "), search.is_log(each), is_choice=search.is_choice(each))
+        for each in search.settings
+    ]
+    axes.append(_axis(rows["reached"], title, over_magnitudes, is_percent=is_share(objective)))
     names = [axis["name"] for axis in axes]
     wide = pd.DataFrame({axis["name"]: axis["places"] for axis in axes}).assign(
         sample=rows["sample"].astype(int).to_numpy(),
@@ -124,8 +128,11 @@ def parallel_chart(search: Search) -> Spec:
     return spec_of(layers.properties(width=width, height=HEIGHT))
 
 
-def _axis(values: pd.Series, name: str, is_log: bool, is_percent: bool = False) -> dict[str, Any]:
-    """An axis of parallel coordinates: each value's place in [0, 1], and some labeled places.
+def _axis(
+    values: pd.Series, name: str, is_log: bool, *, is_choice: bool = False, is_percent: bool = False
+) -> dict[str, Any]:
+    """An axis of parallel coordinates: each value's place in [0, 1], and some labeled places, those of
+    a choice's values if there are few.
 
     A value that is missing, such as a setting that another one rules out, is a place of its own at the
     bottom.
@@ -140,7 +147,7 @@ def _axis(values: pd.Series, name: str, is_log: bool, is_percent: bool = False) 
         span = (high - low) or 1.0
         places = bottom + (1 - bottom) * (scaled - low) / span
         every = sorted(set(numbers.dropna()))
-        if len(every) > _TICKS:
+        if not (is_choice and len(every) <= _TICKS) and len(every) > 1:
             every = _round_numbers(every[0], every[-1], is_log)
         for number in every:
             at = (math.log10(number) if is_log else number) - low
@@ -216,12 +223,12 @@ def setting_chart(searched: Sequence[Search], setting: str) -> Spec:
     if is_number:
         is_log = any(one.is_log(setting) for one in searched)
         scale = alt.Scale(type="log", nice=False, padding=8) if is_log else alt.Scale(zero=False)
-        few = sorted(set(points["value"]))
-        axis = alt.Axis(
-            format="~g" if is_log else alt.Undefined, labelOverlap="greedy", tickCount=_TICKS
-        )
-        if len(few) <= _TICKS:
-            axis = alt.Axis(values=few, labelOverlap="greedy")
+        every = sorted(set(points["value"]))
+        axis = alt.Axis(labelExpr=_AS_IT_IS, labelOverlap="greedy", tickCount=_TICKS)
+        if len(every) <= _TICKS and any(one.is_choice(setting) for one in searched):
+            axis.values = every
+        elif is_log and len(every) > 1:
+            axis.values = _round_numbers(every[0], every[-1], is_log)
         x = alt.X("value:Q", title=heading, scale=scale, axis=axis)
     else:
         points["value"] = points["value"].map(words.value_text)
@@ -289,7 +296,7 @@ def history_chart(histories: Mapping[str, pd.DataFrame], spent: str, title: str)
         alt.Chart(points.round(6), title=title)
         .mark_line(interpolate="step-after", point=alt.OverlayMarkDef(size=18))
         .encode(
-            x=alt.X(f"{spent}:Q", title=_SPENT[spent]),
+            x=alt.X(f"{spent}:Q", title=_SPENT[spent], axis=alt.Axis(tickMinStep=1)),
             y=alt.Y(
                 "best:Q",
                 title=None,

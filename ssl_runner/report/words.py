@@ -138,19 +138,8 @@ def tuning(effect: "pd.DataFrame") -> list[str]:
     """
     lines = []
     for row in effect.to_dict("records"):
-        means = [
-            with_spread(
-                {
-                    "test_accuracy_mean": row[f"{name}_mean"],
-                    "test_accuracy_spread": row[f"{name}_spread"],
-                },
-                "test_accuracy",
-            )
-            for name in ("untuned", "tuned")
-        ]
-        change = f"{100 * row['change_mean']:+.2f}"
-        if not math.isnan(row["change_low"]):
-            change += f" ({100 * row['change_low']:+.2f} to {100 * row['change_high']:+.2f})"
+        means = [with_spread(row, name, as_share=True) for name in ("untuned", "tuned")]
+        change = points(row["change_mean"], row["change_low"], row["change_high"])
         lines.append(
             f"{row['search_group']}: {means[0]} % untuned, {means[1]} % tuned, {change} points "
             f"(n {row['n']})"

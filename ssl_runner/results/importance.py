@@ -96,9 +96,8 @@ def importance_of(search: Search) -> Importance:
 
     least = max(FEWEST, FEWEST_OF_EACH * len(settings))
     if n < least:
-        return refused(
-            f"{n} finished samples of {len(settings)} searched settings; it takes {least} to tell"
-        )
+        of = f"{len(settings)} searched settings" if len(settings) > 1 else "one searched setting"
+        return refused(f"{n} finished samples of {of}; it takes {least} to tell")
     places = np.flatnonzero(known)[np.linspace(0, n - 1, min(n, MOST)).round().astype(int)]
     columns_n = [encoded(search.samples[name].iloc[places]) for name in settings]
     y_n = values.to_numpy(dtype=float)[places]

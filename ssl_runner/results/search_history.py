@@ -51,6 +51,10 @@ class Search:
         """Whether a setting was searched in the logarithm."""
         return any(kind.startswith("log") for kind in self.record["search"][setting])
 
+    def is_choice(self, setting: str) -> bool:
+        """Whether a setting was chosen from a list of values."""
+        return "choice" in self.record["search"][setting]
+
 
 def searches(trials: pd.DataFrame) -> list[Search]:
     """The searches among trials, sweep by sweep, most labels first; none without samples.
