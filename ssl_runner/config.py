@@ -600,6 +600,9 @@ class SweepConfig:
         is_used = grace is None or self.scheduler != "none"
         fix = "Add --scheduler asha."
         require(is_used, "grace_steps", "left out without a scheduler", grace, fix)
+        fix = f"Try {max(1, min(budgets, default=900) // 9)}."
+        is_given = grace is not None or self.scheduler == "none"
+        require(is_given, "grace_steps", "a number of steps with a scheduler", grace, fix)
         if grace is not None and budgets:
             fix = "No trial would ever be stopped."
             require(

@@ -15,6 +15,7 @@ from ray.util.placement_group import PlacementGroup, placement_group_table, remo
 
 from ssl_runner.identity import Trial
 from ssl_runner.rounds import Buying
+from ssl_runner.train import Rungs
 from ssl_runner.trial import Rows, RunContext, failed_rows, run_trial
 from ssl_runner.tune.sharing import opened
 from ssl_runner.tune.worker import RESTARTS, chain_of, for_loggers, last_line
@@ -37,6 +38,7 @@ def _work(shared: dict[str, Any]) -> Rows:
         device=get_device(),
         group=dist.group.WORLD,
         buying=buying,
+        rungs=shared["rungs"],
     )
 
 
@@ -46,6 +48,7 @@ def run_over_workers(
     context: RunContext,
     *,
     buying: Buying | None,
+    rungs: Rungs | None,
     cpus_per_worker: float,
     gpus_per_worker: float,
     storage: str,
@@ -56,6 +59,7 @@ def run_over_workers(
     Args:
         shared_dataset: The data set, from `sharing.share`.
         buying: Of a round: which labels it has, and how many it buys.
+        rungs: Where it may be told to stop, or None.
         cpus_per_worker, gpus_per_worker: What Ray reserves for each worker.
         storage: Folder for Ray Train's own files, seen by all nodes.
         verbose: Whether Ray Train's own log lines are shown.
@@ -72,6 +76,7 @@ def run_over_workers(
         train_loop_config={
             "trial": trial,
             "buying": buying,
+            "rungs": rungs,
             "dataset": shared_dataset,
             "context": context,
         },

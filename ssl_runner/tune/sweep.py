@@ -35,6 +35,7 @@ from ssl_runner.trial import failed_rows
 from ssl_runner.tune.cluster import Cluster, check_fits, check_shared, ray_cluster, this_machine
 from ssl_runner.tune.loggers import build_loggers
 from ssl_runner.tune.progress import ProgressCallback, SweepProgress
+from ssl_runner.tune.scheduling import Judge, Rule
 from ssl_runner.tune.sharing import share
 from ssl_runner.tune.stages import (
     check_judges,
@@ -190,7 +191,9 @@ def _pending(sweep: _Sweep, matches: Matches) -> list[list[Trial]]:
     if command.fresh:
         sweep.results.remove_leftovers(sweep.name, ())
         return sweep.chains
-    done = {"finished", "stopped"} | (set() if command.retry_failed else {"failed"})
+    done = {"finished"} | (set() if command.retry_failed else {"failed"})
+    if sweep.config.scheduler != "none":
+        done.add("stopped")
     pending, short = [], set()
     for chain in sweep.chains:
         for place, (trial, number) in enumerate(with_purchases(chain)):
@@ -232,9 +235,14 @@ def _run(sweep: _Sweep, matches: Matches, pending: Sequence[list[Trial]], ray_on
     if command.address is None:
         check_fits(command.sweep, this_machine())
     trials = [trial for chain in pending for trial in chain]
-    work = _check_trials(sweep, trials)
-    # The longest first: the last ones are short, so that no core waits long for another.
-    pending = sorted(pending, key=lambda chain: -sum(work[trial.trial_id] for trial in chain))
+    work, under_way = _check_trials(sweep, trials), results.under_way(sweep.name)
+
+    def place(chain: Sequence[Trial]) -> tuple[int, bool]:
+        """The longest first: the last ones are short, so that no core waits long for another. Of equal
+        ones those under way: their rivals are judged by what they have reached."""
+        return -sum(work[trial.trial_id] for trial in chain), chain[0].trial_id not in under_way
+
+    pending = sorted(pending, key=place)
     loggers = build_loggers(command.log, results, sweep.name, sweep.say)
     cluster = ray_once.cluster()
     _clear(sweep, matches, pending)
@@ -297,6 +305,9 @@ def _check_trials(sweep: _Sweep, trials: Sequence[Trial]) -> dict[str, int]:
         require(is_small, "holdout", rule, judges, fix)
         rule = f"less than the {steps} steps of {sweep.config.describe(trial.config)}"
         require(warmup < steps, "warmup_steps", rule, warmup, "Train longer, or leave it out.")
+        grace = sweep.config.grace_steps
+        can_stop = grace is None or grace < steps or trial.place.get("role") != "search"
+        require(can_stop, "grace_steps", rule, grace, "No trial would ever be stopped.")
         work[trial.trial_id] = work_of(trial.config, pools[key], trial.trial_id in asked)
     return work
 
@@ -366,6 +377,7 @@ def _tune(
         storage=f"{storage}/{config.name}",
         git_commit=git_commit(),
         verbose=sweep.command.verbose,
+        judge=_judge(sweep),
     )
 
     def on_death(chain: Sequence[Trial], error: str) -> dict[str, str]:
@@ -409,6 +421,19 @@ def _tune(
             verbose=0,
         ),
     ).fit()
+
+
+def _judge(sweep: _Sweep) -> Judge | None:
+    """What says which samples of a search go on, with what is known from the rows; None: all do."""
+    config = sweep.config
+    if config.scheduler == "none" or not any(t.place.get("role") == "search" for t in sweep.trials):
+        return None
+    assert config.grace_steps is not None
+    rule = Rule(config.scheduler, config.grace_steps, config.reduction, config.objective)
+    rows = sweep.results.trials(sweep.name)
+    known = rows[rows["trial_id"].isin(sweep.row_ids())].to_dict("records")
+    rungs = [(row["search_group"], row["trial_id"], row["rungs"]) for row in known]
+    return Judge.start(rule, [(group, each, list(of)) for group, each, of in rungs if of is not None])
 
 
 def _resources(sweep: SweepConfig) -> dict[str, float]:

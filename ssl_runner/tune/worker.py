@@ -14,7 +14,9 @@ from ssl_runner.identity import Trial, rounds_up_to
 from ssl_runner.results import ResultsFolder
 from ssl_runner.rounds import Buying, buying_of, has_bought, with_purchases
 from ssl_runner.time_limit import time_limit
+from ssl_runner.train import Rungs
 from ssl_runner.trial import Rows, RunContext, failed_rows, finish_trial, run_trial
+from ssl_runner.tune.scheduling import Judge
 from ssl_runner.tune.sharing import opened
 
 OUR_TRIAL = "our_trial"
@@ -45,6 +47,7 @@ class Shared:
         storage: Folder for Ray's own files.
         git_commit: Commit of the source.
         verbose: Whether Ray's own output is shown.
+        judge: Says which samples of a search go on; None: all do.
     """
 
     sweep: str
@@ -62,6 +65,7 @@ class Shared:
     storage: str
     git_commit: str | None
     verbose: bool
+    judge: Judge | None = None
 
     def context(self, trial: Trial, node: str) -> RunContext:
         """Where a trial runs and keeps its state."""
@@ -83,6 +87,12 @@ class Shared:
         """Of a search only the finals' are kept, unless all are."""
         is_compared = trial.place.get("role") in (None, "final")
         return self.save == "all" or (self.save == "best" and is_compared)
+
+    def rungs(self, trial: Trial) -> Rungs | None:
+        """Where a trial may be told to stop: only a sample of a search is, beside its group's."""
+        if self.judge is None or trial.place.get("role") != "search":
+            return None
+        return self.judge.rungs(trial.place["search_group"], trial.trial_id)
 
 
 def param_of(chain: list[Trial]) -> dict[str, Any]:
@@ -177,6 +187,7 @@ def _train(trial: Trial, buying: Buying | None, context: RunContext, shared: Sha
             lambda metrics: tune.report(metrics | for_loggers(trial, metrics, before)),
             device=torch.device("cuda" if shared.gpus_per_worker else "cpu"),
             buying=buying,
+            rungs=shared.rungs(trial),
         )
     from ssl_runner.tune.distributed import run_over_workers  # takes a second, so only if needed
 
@@ -185,6 +196,7 @@ def _train(trial: Trial, buying: Buying | None, context: RunContext, shared: Sha
         shared.dataset[0],
         context,
         buying=buying,
+        rungs=shared.rungs(trial),
         cpus_per_worker=shared.cpus_per_worker,
         gpus_per_worker=shared.gpus_per_worker,
         storage=shared.storage,
