@@ -732,6 +732,23 @@ class SweepConfig:
             }
         ).resolved()
 
+    def searched_by(self, group: TrialConfig) -> dict[str, Domain]:
+        """The settings that a group's trials take, of those that are searched.
+
+        Args:
+            group: One of `groups`.
+        """
+        deciding = [name for name in _TAKEN_BY if name in self.search]
+        values = itertools.product(*(self.search[name].values for name in deciding))
+        decided = [dict(zip(deciding, each, strict=True)) for each in values]
+        found = {}
+        for name, domain in self.search.items():
+            value = next((each for each in domain.values if each is not None), None)
+            trials = (self.with_sample(group, {**each, name: value}) for each in decided)
+            if name in deciding or any(trial.flat()[name] is not None for trial in trials):
+                found[name] = domain
+        return found
+
     def random_samples(self, has_unlabeled: bool = False) -> tuple[Sample, ...]:
         """The samples of the random searcher, group by group; equal trials are there once, under
         their first number, so a group may have fewer than `samples`."""

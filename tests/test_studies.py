@@ -113,9 +113,9 @@ def test_two_groups_share_a_journal(tmp_path: Path) -> None:
     storage = open_journal(tmp_path / "j")
     one, other = (study_at(tmp_path / "j", name=name, storage=storage) for name in "ab")
     answered(one, 4)
-    assert (one.count, other.count) == (4, 0)
+    assert (len(one.asked), len(other.asked)) == (4, 0)
     again = study_at(tmp_path / "j", name="a")
-    assert again.count == 4
+    assert len(again.asked) == 4
 
 
 def test_a_new_process_goes_on_and_draws_no_sample_again(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_what_was_under_way_is_asked_for_again_before_anything_new(tmp_path: Pat
     for _ in range(2):  # it is killed twice
         study = study_at(tmp_path / "j")
         assert study.is_waiting
-        assert study.count == 4
+        assert len(study.asked) == 4
         assert study.known.keys() == {0}
         assert all(running[number] == values for number, values in (study.ask(), study.ask()))
     study = study_at(tmp_path / "j")
@@ -158,8 +158,8 @@ def test_a_journal_cut_at_any_byte_loses_no_sample_that_was_answered(
         study = study_at(path)
         assert {n: study.known[n] for n in told} == {n: values for n, (_, values) in told.items()}
         running: list[tuple[int, Values]] = []
-        while study.is_waiting or study.count < samples or running:
-            can_ask = study.is_waiting or study.count < samples
+        while study.is_waiting or len(study.asked) < samples or running:
+            can_ask = study.is_waiting or len(study.asked) < samples
             if can_ask and (not running or (len(running) < 3 and data.draw(st.booleans()))):
                 running.append(study.ask())
             else:
@@ -204,10 +204,15 @@ class Sweep:
         self.chance, self.at_once = chance, at_once
         self.rows: dict[str, Outcome] = {}
         self.begun: list[Suggestion] = []
-        self.closed: set[str] = set()
+        self.skipped: list[tuple[str, int]] = []
+        self.died: list[str] = []
+        self.seconds: float | None = None
+        self.optimizer = "Adam"
 
-    def trial_of(self, group: str, values: Values) -> Trial:
-        return Trial(TrialConfig.of(method=group, **values).resolved(), "data")
+    def trial_of(self, group: str, number: int, values: Values) -> Trial:
+        return Trial(
+            TrialConfig.of(method=group, optimizer=self.optimizer, **values).resolved(), "data"
+        )
 
     def start(self) -> None:
         """A new process."""
@@ -221,6 +226,9 @@ class Sweep:
             self.begun.append(suggestion)
             return {"trial_id": suggestion.trial.trial_id}
 
+        def skip(group: str, number: int) -> None:
+            self.skipped.append((group, number))
+
         self.searcher = GroupedSearcher(
             Search(
                 studies=self.studies,
@@ -228,7 +236,8 @@ class Sweep:
                 trial_of=self.trial_of,
                 outcome_of=self.rows.get,
                 begin=begin,
-                may_start=lambda group: group not in self.closed,
+                skip=skip,
+                seconds=self.seconds,
             )
         )
         self.running: dict[str, str] = {}
@@ -258,14 +267,15 @@ class Sweep:
         value = self.chance.random()
         if status == "died":  # its row is written a little later
             self.searcher.on_trial_complete(tune_id, error=True)
-            self.rows[trial_id] = Outcome("failed")
+            self.died += [s.group for s in self.begun if s.trial.trial_id == trial_id]
+            self.rows[trial_id] = Outcome("failed", seconds=1.0)
             return
         rungs = [(10, value)] if status == "stopped" else []
-        self.rows[trial_id] = Outcome(status, value if status == "finished" else None, rungs)
+        self.rows[trial_id] = Outcome(status, value if status == "finished" else None, rungs, 1.0)
         self.searcher.on_trial_complete(tune_id, {"status": status})
 
     def counts(self) -> list[int]:
-        return [study.count for study in self.studies.values()]
+        return [len(study.asked) for study in self.studies.values()]
 
 
 @given(seed=st.integers(0, 10**6), at_once=st.integers(1, 5), choice=st.booleans())
@@ -329,11 +339,38 @@ def test_more_samples_go_on_with_the_same_study(tmp_path: Path) -> None:
     assert len(sweep.begun) == 15
 
 
-def test_a_group_whose_time_is_up_gets_no_more(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, ONE, 3, random.Random(0), 2)
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_group_whose_time_is_up_gets_no_more(tmp_path: Path, restart: bool) -> None:
+    """Each trial takes a second, and one that has died, the next command knows of it."""
+    sweep = Sweep(tmp_path, ONE, 5, random.Random(2), 1)
+    sweep.seconds = 2
     sweep.start()
-    sweep.step()
-    sweep.closed.add("pass")
+    while sweep.step():
+        if restart:
+            for tune_id in list(sweep.running):
+                sweep.end(tune_id)
+            sweep.start()
+    spent = Counter(suggestion.group for suggestion in sweep.begun)
+    died = {"pass": 0, "fixmatch": 0, "freematch": 0} | Counter(sweep.died)
+    assert spent == {group: 2 + (0 if restart else died[group]) for group in spent}
+    assert len(spent) == 3
+
+
+def test_values_that_exclude_each_other_are_a_failed_sample(tmp_path: Path) -> None:
+    """Nesterov's momentum needs a momentum."""
+    search = {
+        "nesterov": Domain("choice", (True, False)),
+        "optimizer_momentum": Domain("choice", (0.0, 0.9)),
+    }
+    sweep = Sweep(tmp_path, search, 12, random.Random(0), 2)
+    sweep.optimizer = "SGD"
+    sweep.start()
     while sweep.step():
         pass
-    assert sweep.counts() == [1, 3, 3]
+    assert sweep.counts() == [12, 12, 12]
+    found = {
+        (s.trial.config.optimizer.nesterov, s.trial.config.optimizer.optimizer_momentum)
+        for s in sweep.begun
+    }
+    assert found == {(True, 0.9), (False, 0.0), (False, 0.9)}
+    assert len(sweep.skipped) + len(sweep.begun) == 36

@@ -18,6 +18,7 @@ from pyarrow.fs import FileSelector
 from ssl_runner.checkpoint_name import SUFFIX, CheckpointName
 from ssl_runner.config import FIELDS, TrialConfig
 from ssl_runner.errors import InputError
+from ssl_runner.metrics import AT_A_RUNG
 from ssl_runner.results.matching import (
     KnownTrial,
     config_of,
@@ -147,6 +148,11 @@ class ResultsFolder:
         """What a round's row says of what it bought: `status`, `error`, `steps`, `next_images`; None if
         it has no row."""
         return self._row(sweep, trial_id, ["status", "error", "steps", "next_images"])
+
+    def outcome(self, sweep: str, trial_id: str) -> dict[str, Any] | None:
+        """What a sample's row says of how good it is: `status`, `seconds`, `rungs` and the figures that
+        they have, too; None if it has no row."""
+        return self._row(sweep, trial_id, ["status", "seconds", "rungs", *AT_A_RUNG])
 
     def config(self, sweep: str, trial_id: str) -> TrialConfig | None:
         """The settings of a trial that has a row; None if it has none.

@@ -37,8 +37,8 @@ def _plain(value: Any) -> Any:
 
 
 def leftovers(results: Path) -> set[str]:
-    """What is in a results folder beside its two tables' files, the models that they name, its pages
-    and TensorBoard's files."""
+    """What is in a results folder beside its two tables' files, the models that they name, its pages,
+    TensorBoard's files and a search's studies."""
     named = set(pd.read_parquet(results / "trials", columns=["weights"])["weights"].dropna())
     files = (path.relative_to(results) for path in results.rglob("*") if path.is_file())
     return {
@@ -46,7 +46,7 @@ def leftovers(results: Path) -> set[str]:
         for path in files
         if path.name.startswith(".")
         or not (
-            path.parts[0] in ("trials", "epochs", "tensorboard")
+            path.parts[0] in ("trials", "epochs", "tensorboard", "search")
             or path.suffix == ".html"
             or str(path) in named
         )

@@ -52,6 +52,7 @@ class SweepProgress:
         describe: Callable[[TrialConfig], str] = lambda config: config.description,
         standings: Sequence[Standing] = (),
     ) -> None:
+        self.describe = describe
         self.names = {trial.trial_id: describe(trial.config) for trial in trials}
         self.configs = {trial.trial_id: trial.config for trial in trials}
         self.work = {trial_id: work[trial_id] for trial_id in self.configs}
@@ -74,6 +75,18 @@ class SweepProgress:
     def __exit__(self, *_: object) -> None:
         if self.live:
             self.live.stop()
+
+    def expect(self, place: str, work: int) -> None:
+        """A trial is to come that is not known yet: a sample that follows from others."""
+        self.work[place] = work
+
+    def found(self, place: str, trial: Trial | None) -> None:
+        """The trial that was expected there is known; None: there is none to run."""
+        work = self.work.pop(place)
+        if trial is not None:
+            self.names[trial.trial_id] = self.describe(trial.config)
+            self.configs[trial.trial_id] = trial.config
+            self.work[trial.trial_id] = work
 
     def started(self, trial_id: str) -> None:
         """A trial's process has begun."""
@@ -128,7 +141,7 @@ class SweepProgress:
     def _left(self) -> str:
         """How many trials are done, and an estimate of the time left."""
         done = self._done()
-        count = f"{len(self.ended)} of {len(self.configs)} trials done"
+        count = f"{len(self.ended)} of {len(self.work)} trials done"
         remaining = sum(self.work.values()) - done
         new = done - sum(self.head_start.values())
         if new <= 0 or not remaining:

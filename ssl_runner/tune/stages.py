@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from ssl_runner.config import FIELDS, SweepConfig, TrialConfig
+from ssl_runner.config import FIELDS, Sample, SweepConfig, TrialConfig
 from ssl_runner.datasets import ImageDataset
 from ssl_runner.errors import require
 from ssl_runner.identity import Trial, identify
@@ -48,16 +48,23 @@ def _placed(
     return list(trials.values())
 
 
-def sample_trials(sweep: SweepConfig, dataset: ImageDataset) -> list[Trial]:
-    """The trials of the random searcher's samples.
+def sample_trials(
+    sweep: SweepConfig, dataset: ImageDataset, samples: Sequence[Sample] | None = None
+) -> list[Trial]:
+    """The trials of samples; of equal ones the first.
+
+    Args:
+        samples: None: all those of the random searcher.
 
     Raises:
         InputError: If a model, a method or a file of weights can't be found.
     """
+    if samples is None:
+        samples = sweep.random_samples(dataset.has_unlabeled)
     return _placed(
         [
             (each.trial, {"role": "search", "search_group": each.group, "sample": each.number})
-            for each in sweep.random_samples(dataset.has_unlabeled)
+            for each in samples
         ],
         sweep,
         dataset,

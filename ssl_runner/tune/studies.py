@@ -36,11 +36,13 @@ class Outcome:
         status: `finished`, `stopped` or `failed`.
         value: The objective, if it finished.
         rungs: Steps and objective where a scheduler judged it, in order.
+        seconds: How long it took.
     """
 
     status: str
     value: float | None = None
     rungs: Sequence[tuple[int, float]] = ()
+    seconds: float = 0.0
 
 
 def open_journal(path: Path) -> "BaseStorage":
@@ -72,14 +74,15 @@ class GroupStudy:
 
     Args:
         name: The study's name: equal names go on with the same study.
-        search: What each setting is drawn from.
+        search: What each setting is drawn from; empty: all samples are the same.
         objective: What is best: the lowest loss or the highest accuracy.
         storage: From `open_journal`.
         seed: Fixes the samples, if each is answered before the next is asked for, and nothing is
             resumed: a new process draws other numbers, and not those of the first samples again.
 
     Attributes:
-        known: The values of each sample of earlier processes that was answered, by its number.
+        asked: The values of each sample so far, by its number, those of earlier processes included.
+        known: Those that earlier processes have answered.
     """
 
     def __init__(
@@ -90,21 +93,27 @@ class GroupStudy:
         storage: "BaseStorage",
         seed: int,
     ) -> None:
+        self._search = search
+        self.asked: dict[int, Values] = {}
+        self.known: dict[int, Values] = {}
+        self._waiting: list[int] = []
+        self._optuna = self._open(name, objective, storage, seed) if search else None
+
+    def _open(
+        self, name: str, objective: Literal["loss", "accuracy"], storage: "BaseStorage", seed: int
+    ) -> OptunaSearch:
         import optuna
 
-        self._search = search
         study = optuna.create_study(
             storage=storage,
             study_name=name,
             direction="minimize" if objective == "loss" else "maximize",
             load_if_exists=True,
         )
-        self.known: dict[int, Values] = {}
-        self._waiting: list[int] = []
-        self._next = self._resume(study)
+        self._resume(study)
         sampler = optuna.samplers.TPESampler(seed=seed_of((seed, len(study.trials))) % 2**32)
-        self._optuna = OptunaSearch(
-            space=_distributions(search),
+        return OptunaSearch(
+            space=_distributions(self._search),
             metric=_METRIC,
             mode="min" if objective == "loss" else "max",
             storage=storage,
@@ -112,14 +121,9 @@ class GroupStudy:
             sampler=sampler,
         )
 
-    def _resume(self, study: "Study") -> int:
+    def _resume(self, study: "Study") -> None:
         """Find the samples of earlier processes; those that were not answered are to be asked for
-        again before any new one.
-
-        Optuna does so with samples in a queue, which are new trials to it.
-
-        Returns:
-            The number of samples.
+        again before any new one. Optuna does so with samples in a queue, which are new trials to it.
         """
         from optuna.trial import TrialState
 
@@ -127,22 +131,21 @@ class GroupStudy:
         replaced = {trial.user_attrs.get(_REPLACES) for trial in trials}
         numbers: dict[int, int] = {}
         again: list[tuple[int, dict[str, Any], int]] = []
-        count = 0
         for trial in trials:
             is_waiting, is_running = (
                 trial.state == state for state in (TrialState.WAITING, TrialState.RUNNING)
             )
             values = trial.system_attrs["fixed_params"] if is_waiting else trial.params
             if values.keys() == self._search.keys():
-                number = numbers.get(trial.user_attrs.get(_REPLACES, -1), count)
+                number = numbers.get(trial.user_attrs.get(_REPLACES, -1), len(self.asked))
                 numbers[trial.number] = number
-                count = max(count, number + 1)
+                self.asked[number] = self._rounded(values)
                 if is_waiting:
                     self._waiting.append(number)
                 elif is_running and trial.number not in replaced:
                     again.append((number, values, trial.number))
                 elif not is_running and trial.state != TrialState.FAIL:
-                    self.known[number] = self._rounded(values)
+                    self.known[number] = self.asked[number]
         # Queued before it is given up: a kill in between loses nothing, and is seen by `replaced`.
         for number, values, old in again:
             study.enqueue_trial(values, user_attrs={_REPLACES: old})
@@ -150,12 +153,6 @@ class GroupStudy:
         for trial in trials:
             if trial.state == TrialState.RUNNING:
                 study.tell(trial.number, state=TrialState.FAIL)
-        return count
-
-    @property
-    def count(self) -> int:
-        """Samples that have been asked for, by this process or an earlier one."""
-        return self._next
 
     @property
     def is_waiting(self) -> bool:
@@ -164,16 +161,16 @@ class GroupStudy:
 
     def ask(self) -> tuple[int, Values]:
         """The next sample: its number, and the values of its settings."""
-        if self._waiting:
-            number = self._waiting.pop(0)
-        else:
-            number = self._next
-            self._next += 1
-        return number, self._rounded(self._optuna.suggest(str(number)))
+        number = self._waiting.pop(0) if self._waiting else len(self.asked)
+        suggested = {} if self._optuna is None else self._optuna.suggest(str(number))
+        self.asked[number] = self._rounded(suggested)
+        return number, self.asked[number]
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """Answer a sample. One that failed counts as worse than all others, one that was stopped as
         worse than those that came further; by its figure there among those that came as far."""
+        if self._optuna is None:
+            return
         if outcome.status != "failed":
             for steps, value in outcome.rungs:
                 self._optuna.on_trial_result(str(number), {_METRIC: value, _STEP: steps})

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import Any
 
 import torch
 from ray import tune
@@ -32,10 +33,12 @@ from ssl_runner.suited import suited
 from ssl_runner.train import prepare
 from ssl_runner.train.data import first_labeled, with_label
 from ssl_runner.trial import failed_rows
+from ssl_runner.tune.adaptive import AdaptiveSearch
 from ssl_runner.tune.cluster import Cluster, check_fits, check_shared, ray_cluster, this_machine
 from ssl_runner.tune.loggers import build_loggers
 from ssl_runner.tune.progress import ProgressCallback, SweepProgress
 from ssl_runner.tune.scheduling import Judge, Rule
+from ssl_runner.tune.searching import GroupedSearcher, Suggestion
 from ssl_runner.tune.sharing import share
 from ssl_runner.tune.stages import (
     check_judges,
@@ -51,6 +54,8 @@ from ssl_runner.versions import git_commit
 # What Tune reserves for a trial that only waits for its Ray Train workers. Tune refuses an empty
 # request, and any share of a CPU would be missing when the workers need them all: so a byte of memory.
 _WAITING = {"memory": 1.0}
+
+_ENDLESS = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -156,11 +161,15 @@ def _search(sweep: _Sweep, ray_once: _RayOnce) -> _Sweep:
     """
     config, dataset = sweep.config, sweep.dataset
     check_judges(config, dataset)
-    samples = replace(sweep, trials=sample_trials(config, dataset))
     groups = len(config.groups(dataset.has_unlabeled))
     of = f"{groups} groups" if groups > 1 else "one group"
-    sweep.say(f"search: {len(samples.trials):,} samples of {of}")
-    _run_stage(samples, ray_once)
+    if config.searcher == "random":
+        samples = replace(sweep, trials=sample_trials(config, dataset))
+        sweep.say(f"search: {len(samples.trials):,} samples of {of}")
+        _run_stage(samples, ray_once)
+    else:
+        sweep.say(f"search: {groups * (config.samples or 0):,} samples of {of}, by {config.searcher}")
+        samples = _run_adaptive(sweep, ray_once)
     rows, ids = sweep.results.trials(sweep.name), samples.row_ids()
     chosen = choices(config, dataset, rows[rows["trial_id"].isin(ids)])
     for choice in chosen:
@@ -182,6 +191,52 @@ def _run_stage(sweep: _Sweep, ray_once: _RayOnce) -> None:
     if pending:
         _run(sweep, matches, pending, ray_once)
         sweep.results.tidy()
+
+
+def _run_adaptive(sweep: _Sweep, ray_once: _RayOnce) -> _Sweep:
+    """Run the samples of a search, each of which follows from those before.
+
+    Returns:
+        The sweep with these trials.
+    """
+    command, config, results = sweep.command, sweep.config, sweep.results
+    search = AdaptiveSearch(config, sweep.dataset, results)
+    if command.address is None:
+        check_fits(command.sweep, this_machine())
+    probes = search.probes()
+    work: dict[str, int] = {}
+    for trial_id, most in _check_trials(sweep, probes).items():
+        group = next(t.place["search_group"] for t in probes if t.trial_id == trial_id)
+        work[group] = max(work.get(group, 0), most)
+    known = replace(sweep, trials=search.trials())
+    matches = known.matches()
+    pending = _pending(known, matches)
+    if command.fresh:
+        _clear(known, matches, pending)
+        search.forget()
+        known = sweep
+    else:
+        put_in_place(results, sweep.name, known.trials, matches, results.trials(sweep.name))
+        _clear(known, matches, pending)
+    progress = SweepProgress([], {}, sweep.console, config.describe)
+    for group, number in search.left():
+        progress.expect(f"{group} {number}", work[group])
+
+    def begin(suggestion: Suggestion) -> dict[str, Any]:
+        progress.found(f"{suggestion.group} {suggestion.number}", suggestion.trial)
+        return {"trial": param_of([suggestion.trial])}
+
+    searcher = search.searcher(begin, lambda group, number: progress.found(f"{group} {number}", None))
+    if searcher.has_next():
+        loggers = build_loggers(command.log, results, sweep.name, sweep.say)
+        cluster = ray_once.cluster()
+        with progress:
+            _tune(known, [], cluster, loggers, progress, searcher)
+        stop_if_asked()
+        results.tidy()
+    done = replace(sweep, trials=search.trials())
+    put_in_place(results, sweep.name, done.trials, done.matches(), results.trials(sweep.name))
+    return done
 
 
 def _pending(sweep: _Sweep, matches: Matches) -> list[list[Trial]]:
@@ -352,8 +407,9 @@ def _tune(
     cluster: Cluster,
     loggers: Sequence[tune.Callback],
     progress: SweepProgress,
+    searcher: GroupedSearcher | None = None,
 ) -> None:
-    """Run the trials in Ray Tune until all of them have ended."""
+    """Run the trials in Ray Tune until all of them have ended, and those that a searcher suggests."""
     config, results = sweep.command.sweep, sweep.results
     storage = f"{results.location}/ray" if cluster.scratch is None else str(cluster.scratch)
     shared = Shared(
@@ -377,7 +433,7 @@ def _tune(
         storage=f"{storage}/{config.name}",
         git_commit=git_commit(),
         verbose=sweep.command.verbose,
-        judge=_judge(sweep),
+        judge=_judge(sweep, searcher is not None),
     )
 
     def on_death(chain: Sequence[Trial], error: str) -> dict[str, str]:
@@ -406,9 +462,13 @@ def _tune(
             tune.with_parameters(train_in_tune, shared=shared),
             tune.PlacementGroupFactory([_resources(config)]),
         ),
-        param_space={"trial": tune.grid_search([param_of(chain) for chain in pending])},
+        param_space={}
+        if searcher
+        else {"trial": tune.grid_search([param_of(chain) for chain in pending])},
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=_concurrent(config, cluster),
+            search_alg=searcher,
+            num_samples=_ENDLESS if searcher else 1,  # it says itself when it has no more
+            max_concurrent_trials=_concurrent(config, cluster, searcher is not None),
             reuse_actors=True,  # a process imports torch once, not once a trial
             trial_dirname_creator=lambda trial: trial.trial_id,
             trial_name_creator=lambda trial: config.describe(chain_of(trial)[-1].config),
@@ -423,10 +483,11 @@ def _tune(
     ).fit()
 
 
-def _judge(sweep: _Sweep) -> Judge | None:
+def _judge(sweep: _Sweep, is_adaptive: bool) -> Judge | None:
     """What says which samples of a search go on, with what is known from the rows; None: all do."""
     config = sweep.config
-    if config.scheduler == "none" or not any(t.place.get("role") == "search" for t in sweep.trials):
+    are_samples = is_adaptive or any(t.place.get("role") == "search" for t in sweep.trials)
+    if config.scheduler == "none" or not are_samples:
         return None
     assert config.grace_steps is not None
     rule = Rule(config.scheduler, config.grace_steps, config.reduction, config.objective)
@@ -446,10 +507,11 @@ def _resources(sweep: SweepConfig) -> dict[str, float]:
     return resources
 
 
-def _concurrent(sweep: SweepConfig, cluster: Cluster) -> int | None:
-    """Trials at a time: at most as many as fit with all their workers, or two would deadlock."""
+def _concurrent(sweep: SweepConfig, cluster: Cluster, is_adaptive: bool) -> int | None:
+    """Trials at a time: at most as many as fit with all their workers, or two would deadlock; and a
+    searcher would be asked for a trial before those that it could learn from have ended."""
     workers = sweep.trial.compute.num_workers
-    if workers == 1:
+    if workers == 1 and not is_adaptive:
         return sweep.max_concurrent
     fit = int(sum(cluster.each("CPU")) // (sweep.cpus_per_worker * workers))
     if sweep.gpus_per_trial:
