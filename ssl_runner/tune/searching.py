@@ -148,5 +148,9 @@ class GroupedSearcher(Searcher):  # type: ignore[misc]
         for of, number in samples:
             self._search.studies[of].tell(number, outcome)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune saves its searcher for a restore, which we never use."""
+        return {}
+
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
-        """Nothing: the studies are saved by themselves, and Tune's own restore is never used."""
+        """Nothing: the studies save themselves."""
