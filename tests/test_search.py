@@ -384,6 +384,10 @@ def test_the_finals_are_the_winner_under_the_seeds() -> None:
             {"scheduler": "asha", "grace_steps": 50, "max_steps": 50},
             "grace_steps must be less than max_steps 50, got 50.",
         ),
+        (
+            {"scheduler": "asha", "max_steps": 900},
+            "grace_steps must be a number of steps with a scheduler, got None. Try 100.",
+        ),
         ({"grace_steps": 50}, "grace_steps must be left out without a scheduler, got 50."),
         ({"reduction": 1}, "reduction must be at least 2, got 1. Try 3."),
         ({"search_seconds": 0}, "search_seconds must be in (0, 100000000), got 0.0."),

@@ -18,7 +18,7 @@ from ssl_runner.results.matching import match
 from ssl_runner.results.schema import identity_columns
 from ssl_runner.results.winners import best_samples, holdout_sizes, tuning_effect
 from ssl_runner.study import sweep_from_settings
-from ssl_runner.tune.stages import PLACE, choices, final_trials, put_in_place, sample_trials
+from ssl_runner.tune.stages import PLACE, Choice, choices, final_trials, put_in_place, sample_trials
 from tests.builders import failed_row, frame_of, trial_row
 
 STUDY: dict[str, Any] = {
@@ -266,3 +266,23 @@ def test_without_a_search_there_is_nothing_to_say() -> None:
     for some in (rows, rows.head(0)):
         assert tuning_effect(some).empty
         assert holdout_sizes(some).empty
+
+
+@pytest.mark.parametrize(
+    ("ends", "line"),
+    [
+        ((4, 4, 0), "g: all 4 samples failed, so it has no finals"),
+        ((4, 1, 3), "g: no sample finished (1 failed, 3 stopped early), so it has no finals"),
+    ],
+)
+def test_a_group_of_which_no_sample_finished_says_why(ends: tuple[int, int, int], line: str) -> None:
+    assert Choice("g", *ends, best=None).line(sweep_from_settings(STUDY | OF_PASS)) == line
+
+
+def test_the_choice_says_how_many_samples_were_stopped() -> None:
+    sweep = sweep_from_settings(STUDY | OF_PASS)
+    best = {"sample": 2.0, "validation_loss": 0.5, **dict.fromkeys(sweep.search, None)}
+    said = Choice("g", 9, 1, 5, best).line(sweep)
+    assert said == (
+        "g: sample 2 of 9 samples (1 failed, 5 stopped early) has the best holdout loss, 0.5000"
+    )

@@ -79,25 +79,34 @@ class Choice:
         group: The group's name.
         samples: How many of its samples have a row.
         failed: How many of these failed.
+        stopped: How many a scheduler stopped.
         best: The best one's row; None: none has finished.
     """
 
     group: str
     samples: int
     failed: int
+    stopped: int
     best: Mapping[str, Any] | None
 
     def line(self, sweep: SweepConfig) -> str:
         """It in words."""
+        ends = {"failed": self.failed, "stopped early": self.stopped}
+        ended = ", ".join(f"{count} {how}" for how, count in ends.items() if count)
         if self.best is None:
-            return f"{self.group}: all {self.samples} samples failed, so it has no finals"
+            how = (
+                f"all {self.samples} samples failed"
+                if not self.stopped
+                else f"no sample finished ({ended})"
+            )
+            return f"{self.group}: {how}, so it has no finals"
         column = f"validation_{sweep.objective}"
         figure = self.best[column]
         shown = f"{figure:.2%}" if sweep.objective == "accuracy" else f"{figure:.4f}"
         known = {name: self.best[name] for name in sweep.search if not pd.isna(self.best[name])}
         values = ", ".join(f"{name} {_shown(value)}" for name, value in known.items())
-        failed = f" ({self.failed} failed)" if self.failed else ""
-        of = f"{self.samples} samples{failed}" if self.samples > 1 else "the one sample"
+        of = f"{self.samples} samples" if self.samples > 1 else "the one sample"
+        of += f" ({ended})" if ended else ""
         return f"{self.group}: sample {int(self.best['sample'])} of {of} has the best holdout " + (
             f"{sweep.objective}, {shown}" + (f": {values}" if values else "")
         )
@@ -118,8 +127,9 @@ def choices(sweep: SweepConfig, dataset: ImageDataset, samples: pd.DataFrame) ->
     for group in sweep.groups(dataset.has_unlabeled):
         rows = samples[samples["search_group"] == group]
         chosen = rows[rows["trial_id"] == best.get(group)].to_dict("records")
-        failed = int((rows["status"] == "failed").sum())
-        found.append(Choice(group, len(rows), failed, dict(chosen[0]) if chosen else None))  # type: ignore[arg-type]
+        failed, stopped = (int((rows["status"] == status).sum()) for status in ("failed", "stopped"))
+        row = dict(chosen[0]) if chosen else None
+        found.append(Choice(group, len(rows), failed, stopped, row))  # type: ignore[arg-type]
     return found
 
 
