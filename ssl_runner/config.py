@@ -338,7 +338,10 @@ class SweepConfig:
         "none", "what stops a search's worse trials early: none, asha or median"
     )
     grace_steps: Whole | None = setting(
-        None, "steps before which the scheduler stops no trial", least=1, fix="Try 100."
+        None,
+        "steps before which the scheduler stops no trial; none: a ninth of max_steps",
+        least=1,
+        fix="Try 100.",
     )
     reduction: Whole = setting(
         3, "asha: of so many trials that reach a rung, the best one goes on", least=2, fix="Try 3."
@@ -600,14 +603,21 @@ class SweepConfig:
         is_used = grace is None or self.scheduler != "none"
         fix = "Add --scheduler asha."
         require(is_used, "grace_steps", "left out without a scheduler", grace, fix)
-        fix = f"Try {max(1, min(budgets, default=900) // 9)}."
-        is_given = grace is not None or self.scheduler == "none"
-        require(is_given, "grace_steps", "a number of steps with a scheduler", grace, fix)
+        is_known = self.scheduler == "none" or self.first_rung is not None
+        rule = "a number of steps with a scheduler and a budget in epochs"
+        require(is_known, "grace_steps", rule, grace, "Try a ninth of the steps.")
         if grace is not None and budgets:
             fix = "No trial would ever be stopped."
             require(
                 grace < min(budgets), "grace_steps", f"less than max_steps {min(budgets)}", grace, fix
             )
+
+    @property
+    def first_rung(self) -> int | None:
+        """Steps of the scheduler's first rung: `grace_steps`, or a ninth of the budget; None: neither
+        says."""
+        budgets = [each for each in self._choices("max_steps") if each]
+        return self.grace_steps or (max(1, min(budgets) // 9) if budgets else None)
 
     @property
     def size(self) -> int:

@@ -137,7 +137,8 @@ A_SEARCH: dict[str, object] = {
 }
 NEEDS: dict[str, dict[str, object]] = {
     **dict.fromkeys(OF_A_SEARCH, A_SEARCH),
-    "grace_steps": A_SEARCH | {"scheduler": "median"},
+    "scheduler": A_SEARCH | {"max_steps": 900},
+    "grace_steps": A_SEARCH | {"scheduler": "median", "max_steps": 900},
     "search": {name: A_SEARCH[name] for name in ("samples", "holdout")},
 }
 """What a setting needs beside it."""

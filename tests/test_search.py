@@ -291,6 +291,14 @@ def test_the_finals_are_the_winner_under_the_seeds() -> None:
     assert [(t.batches.seed, t.data.split_seed) for t in splits] == [(0, 5), (0, 6), (1, 5), (1, 6)]
 
 
+def test_the_first_rung_is_a_ninth_of_the_budget_unless_it_is_given() -> None:
+    settings = {"scheduler": "asha", "max_steps": 900}
+    assert of(**SEARCH | settings).first_rung == 100
+    assert of(**SEARCH | settings | {"grace_steps": 30}).first_rung == 30
+    assert of(**SEARCH | settings | {"max_steps": 5}).first_rung == 1
+    assert of(**SEARCH).first_rung is None
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -385,8 +393,8 @@ def test_the_finals_are_the_winner_under_the_seeds() -> None:
             "grace_steps must be less than max_steps 50, got 50.",
         ),
         (
-            {"scheduler": "asha", "max_steps": 900},
-            "grace_steps must be a number of steps with a scheduler, got None. Try 100.",
+            {"scheduler": "asha", "max_steps": None},
+            "grace_steps must be a number of steps with a scheduler and a budget in epochs, got None.",
         ),
         ({"grace_steps": 50}, "grace_steps must be left out without a scheduler, got 50."),
         ({"reduction": 1}, "reduction must be at least 2, got 1. Try 3."),

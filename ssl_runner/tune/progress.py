@@ -80,9 +80,9 @@ class SweepProgress:
         """A trial is to come that is not known yet: a sample that follows from others."""
         self.work[place] = work
 
-    def found(self, place: str, trial: Trial | None) -> None:
-        """The trial that was expected there is known; None: there is none to run."""
-        work = self.work.pop(place)
+    def found(self, place: str, trial: Trial | None = None, work: int = 0) -> None:
+        """The trial that was expected there is known, and its work; None: there is none to run."""
+        self.work.pop(place, None)
         if trial is not None:
             self.names[trial.trial_id] = self.describe(trial.config)
             self.configs[trial.trial_id] = trial.config

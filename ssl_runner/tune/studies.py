@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ray.tune.search.optuna import OptunaSearch
-
 from ssl_runner.errors import InputError
 from ssl_runner.keyed_random import seed_of
 from ssl_runner.search.domains import REAL_KINDS, Domain, Value, canonical
@@ -101,8 +99,9 @@ class GroupStudy:
 
     def _open(
         self, name: str, objective: Literal["loss", "accuracy"], storage: "BaseStorage", seed: int
-    ) -> OptunaSearch:
+    ) -> Any:
         import optuna
+        from ray.tune.search.optuna import OptunaSearch
 
         study = optuna.create_study(
             storage=storage,

@@ -223,10 +223,11 @@ def _run_adaptive(sweep: _Sweep, ray_once: _RayOnce) -> _Sweep:
         progress.expect(f"{group} {number}", work[group])
 
     def begin(suggestion: Suggestion) -> dict[str, Any]:
-        progress.found(f"{suggestion.group} {suggestion.number}", suggestion.trial)
+        group = suggestion.group
+        progress.found(f"{group} {suggestion.number}", suggestion.trial, work[group])
         return {"trial": param_of([suggestion.trial])}
 
-    searcher = search.searcher(begin, lambda group, number: progress.found(f"{group} {number}", None))
+    searcher = search.searcher(begin, lambda group, number: progress.found(f"{group} {number}"))
     if searcher.has_next():
         loggers = build_loggers(command.log, results, sweep.name, sweep.say)
         cluster = ray_once.cluster()
@@ -489,8 +490,8 @@ def _judge(sweep: _Sweep, is_adaptive: bool) -> Judge | None:
     are_samples = is_adaptive or any(t.place.get("role") == "search" for t in sweep.trials)
     if config.scheduler == "none" or not are_samples:
         return None
-    assert config.grace_steps is not None
-    rule = Rule(config.scheduler, config.grace_steps, config.reduction, config.objective)
+    assert config.first_rung is not None
+    rule = Rule(config.scheduler, config.first_rung, config.reduction, config.objective)
     rows = sweep.results.trials(sweep.name)
     known = rows[rows["trial_id"].isin(sweep.row_ids())].to_dict("records")
     rungs = [(row["search_group"], row["trial_id"], row["rungs"]) for row in known]
