@@ -19,6 +19,7 @@ from ssl_runner.results.best import best_models
 from ssl_runner.search.domains import KINDS, Domain
 from ssl_runner.search.sampling import place_of, sample_of
 from ssl_runner.study import sweep_from_settings
+from ssl_runner.tune.__main__ import print_plan
 from tests.builders import frame_of, sweep_settings, trial_row
 
 PARTIAL: dict[str, Any] = {"configs": ["partial"], "label_fractions": [0.01]}
@@ -411,6 +412,21 @@ def test_a_search_that_does_not_do_is_refused(settings: dict[str, Any], message:
     with pytest.raises(InputError) as refused:
         of(**SEARCH | settings)
     assert str(refused.value).startswith(message)
+
+
+def test_a_plan_names_the_samples_the_groups_and_the_finals(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--configs", "partial", "--label-fractions", "0.01", "--methods", "pass", "fixmatch"]
+    arguments += ["--search", "{lr: {choice: [0.1, 0.2]}}", "--samples", "2", "--holdout", "60"]
+    print_plan(parse("tune", "", [*arguments, "--seeds", "3", "4", "--untuned"]))
+    printed = capsys.readouterr().out
+    for sample in of(**PARTIAL, holdout=60, search={"lr": {"choice": [0.1, 0.2]}}, samples=2).trials():
+        assert sample.settings_id in printed
+    assert printed.splitlines()[-4:] == [
+        "2 samples of each group, judged by the holdout's loss:",
+        "  CNN partial 0.01",
+        "  CNN partial 0.01 fixmatch",
+        "then 4 finals: the best of each group under seeds 3, 4, beside its settings as they stand",
+    ]
 
 
 def test_a_search_has_no_rounds() -> None:

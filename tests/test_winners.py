@@ -1,5 +1,6 @@
 """What a search chose, by rows alone: the best samples, smaller holdouts, what tuning changed."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from ssl_runner.config import SweepConfig, TrialConfig
 from ssl_runner.datasets import ImageDataset
 from ssl_runner.identity import Trial
 from ssl_runner.keyed_random import Permutation
+from ssl_runner.report.terminal import print_comparison
 from ssl_runner.results import ResultsFolder
 from ssl_runner.results.matching import match
 from ssl_runner.results.schema import identity_columns
@@ -286,3 +289,22 @@ def test_the_choice_says_how_many_samples_were_stopped() -> None:
     assert said == (
         "g: sample 2 of 9 samples (1 failed, 5 stopped early) has the best holdout loss, 0.5000"
     )
+
+
+def test_what_tuning_changed_is_printed_in_words(fashion_mnist: ImageDataset) -> None:
+    sweep = sweep_from_settings(STUDY | OF_PASS | {"untuned": True})
+    rows = searched(sweep, fashion_mnist, [0.4, 0.3, 0.2, 0.5])
+    finals = final_trials(sweep, fashion_mnist, choices(sweep, fashion_mnist, rows))
+    accuracies = {("final", 0): 0.72, ("final", 1): 0.74, ("default", 0): 0.71, ("default", 1): 0.71}
+    made = [row_of(t, test_accuracy=accuracies[t.place["role"], t.config.batches.seed]) for t in finals]
+    console = Console(record=True, width=200, file=io.StringIO())
+    print_comparison(pd.concat([rows, frame_of(*made)]), console)
+    printed = console.export_text()
+    # 2 ± t(1 degree of freedom) × 1.414 / √2 points.
+    assert (
+        "CNN partial 0.01: 71.00 ± 0.00 % untuned, 73.00 ± 1.41 % tuned, +2.00 (-10.71 to +14.71)"
+        in printed
+    )
+    console = Console(record=True, width=200, file=io.StringIO())
+    print_comparison(frame_of(trial_row(TrialConfig())), console)
+    assert "tuning" not in console.export_text()
