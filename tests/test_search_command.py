@@ -6,10 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ssl_runner.datasets.decoded.pool import usable_cpus
 from ssl_runner.testing.processes import Run, Runs
 from ssl_runner.testing.tables import leftovers, tables
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fashion_mnist")]
+
+CORES = usable_cpus()
 
 SMALL = (
     *("ssl_runner.tune", "--name", "s", "--configs", "partial", "--label-fractions", "0.2"),
@@ -118,3 +121,21 @@ def test_a_holdout_larger_than_the_training_labels_is_refused(tmp_path: Path, ru
         "one; --large-holdout allows it, and the page says so."
     )
     assert roles(tmp_path) == {}
+
+
+def test_a_group_whose_seconds_are_up_starts_no_more_samples(tmp_path: Path, runs: Runs) -> None:
+    limit = ("--samples", "100", "--search-seconds", "0.5")
+    arguments = (*SEARCH, *limit, "--results", str(tmp_path))
+    assert "200 samples of 2 groups, at most 0.5 seconds each" in runs.start(*arguments).succeed()
+    rows = pd.read_parquet(tmp_path / "trials")
+    samples = rows[rows["role"] == "search"]
+    for _, group in samples.groupby("search_group"):
+        # The first samples, and the last of them was started in time.
+        assert sorted(group["sample"]) == list(range(len(group)))
+        before = group.sort_values("ended_at")["seconds"].iloc[: -CORES - 1].sum()
+        assert before < 0.5
+    assert len(samples["search_group"].unique()) == 2
+    assert (rows["role"] == "final").sum() == 4
+    again = runs.start(*arguments).succeed()
+    assert f"{len(samples)} of {len(samples)} trials are in" in again
+    assert len(pd.read_parquet(tmp_path / "trials")) == len(rows)

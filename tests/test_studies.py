@@ -17,7 +17,7 @@ from ssl_runner.config import TrialConfig
 from ssl_runner.errors import InputError
 from ssl_runner.identity import Trial
 from ssl_runner.search.domains import Domain
-from ssl_runner.tune.searching import GroupedSearcher, Search, Suggestion
+from ssl_runner.tune.searching import GroupedSearcher, Search, Study, Suggestion
 from ssl_runner.tune.studies import GroupStudy, Outcome, Values, open_journal
 
 SPACE = {
@@ -217,10 +217,14 @@ class Sweep:
     def start(self) -> None:
         """A new process."""
         storage = open_journal(self.folder / "j")
-        self.studies = {
-            group: study_at(self.folder, self.search, group, storage=storage)
-            for group in ("pass", "fixmatch", "freematch")
-        }
+        groups = ("pass", "fixmatch", "freematch")
+        self.start_with(
+            {each: study_at(self.folder, self.search, each, storage=storage) for each in groups}
+        )
+
+    def start_with(self, studies: Mapping[str, Study]) -> None:
+        """The same, with these studies."""
+        self.studies = studies
 
         def begin(suggestion: Suggestion) -> dict[str, Any]:
             self.begun.append(suggestion)

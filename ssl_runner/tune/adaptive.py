@@ -1,6 +1,9 @@
-"""A search whose samples follow from those before: between a sweep and the searcher that Ray asks."""
+"""Samples that are not known beforehand: they follow from those before, or from the time that is left.
 
-from collections.abc import Callable
+Between a sweep and the searcher that Ray asks.
+"""
+
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,8 @@ from ssl_runner.errors import InputError
 from ssl_runner.identity import Trial
 from ssl_runner.results import ResultsFolder
 from ssl_runner.storage import is_local
-from ssl_runner.tune.searching import GroupedSearcher, Search, Suggestion
+from ssl_runner.tune.drawn import DrawnStudy
+from ssl_runner.tune.searching import GroupedSearcher, Search, Study, Suggestion
 from ssl_runner.tune.stages import sample_trials
 from ssl_runner.tune.studies import GroupStudy, Outcome, Values, open_journal
 
@@ -29,7 +33,7 @@ class AdaptiveSearch:
     """
 
     def __init__(self, sweep: SweepConfig, dataset: ImageDataset, results: ResultsFolder) -> None:
-        if not is_local(results.filesystem):
+        if sweep.searcher != "random" and not is_local(results.filesystem):
             raise InputError(
                 f"--results must be a folder on a disk with searcher {sweep.searcher}, got "
                 f"{results.location!r}: its studies are appended to line by line, which a cloud can't. "
@@ -40,10 +44,27 @@ class AdaptiveSearch:
         self.journal = Path(results.root, "search", f"{sweep.name}.journal")
 
     @cached_property
-    def studies(self) -> dict[str, GroupStudy]:
-        """The study of each group. Its name has all that decides which samples are the same: settings,
-        data, own code, domains, objective and seed."""
-        storage, made = open_journal(self.journal), {}
+    def studies(self) -> Mapping[str, Study]:
+        """The study of each group."""
+        return self._drawn() if self.sweep.searcher == "random" else self._journaled()
+
+    def _drawn(self) -> dict[str, Study]:
+        """Those of the random searcher."""
+
+        def study_of(group: str) -> DrawnStudy:
+            def has_row(number: int, values: Values) -> bool:
+                return self._outcome_of(self._trial_of(group, number, values).trial_id) is not None
+
+            searched = self.sweep.searched_by(self.groups[group])
+            return DrawnStudy(searched, self.sweep.search_seed, self._samples, has_row)
+
+        return {group: study_of(group) for group in self.groups}
+
+    def _journaled(self) -> dict[str, Study]:
+        """Those of a searcher that learns. A study's name has all that decides which samples are the
+        same: settings, data, own code, domains, objective and seed."""
+        storage = open_journal(self.journal)
+        made: dict[str, Study] = {}
         for group, base in self.groups.items():
             searched = self.sweep.searched_by(base)
             first = {name: domain.values[0] for name, domain in searched.items()}

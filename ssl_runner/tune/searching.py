@@ -2,13 +2,30 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
 from ssl_runner.errors import InputError
 from ssl_runner.identity import Trial
-from ssl_runner.tune.studies import GroupStudy, Outcome, Values
+from ssl_runner.tune.studies import Outcome, Values
+
+
+class Study(Protocol):
+    """The samples of one group: `studies.GroupStudy`, or `drawn.DrawnStudy`."""
+
+    known: dict[int, Values]
+    asked: dict[int, Values]
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the next sample is one that an earlier process asked for."""
+
+    def ask(self) -> tuple[int, Values]:
+        """The next sample: its number, and the values of its settings."""
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """Answer a sample."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +58,7 @@ class Search:
         skip: Called with the group and number of each sample for which nothing is to run.
     """
 
-    studies: Mapping[str, GroupStudy]
+    studies: Mapping[str, Study]
     samples: int
     seconds: float | None
     trial_of: Callable[[str, int, Values], Trial]

@@ -163,12 +163,14 @@ def _search(sweep: _Sweep, ray_once: _RayOnce) -> _Sweep:
     check_judges(config, dataset)
     groups = len(config.groups(dataset.has_unlabeled))
     of = f"{groups} groups" if groups > 1 else "one group"
-    if config.searcher == "random":
+    if config.searcher == "random" and config.search_seconds is None:
         samples = replace(sweep, trials=sample_trials(config, dataset))
         sweep.say(f"search: {len(samples.trials):,} samples of {of}")
         _run_stage(samples, ray_once)
     else:
-        sweep.say(f"search: {groups * (config.samples or 0):,} samples of {of}, by {config.searcher}")
+        limit = f", at most {config.search_seconds:g} seconds each" if config.search_seconds else ""
+        most = groups * (config.samples or 0)
+        sweep.say(f"search: {most:,} samples of {of}{limit}, by {config.searcher}")
         samples = _run_adaptive(sweep, ray_once)
     rows, ids = sweep.results.trials(sweep.name), samples.row_ids()
     chosen = choices(config, dataset, rows[rows["trial_id"].isin(ids)])
