@@ -5,18 +5,22 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import ImageDataset
 from ssl_runner.testing.processes import Runs
-from ssl_runner.train import TrialData, fit, prepare
+from ssl_runner.train import TrialData, evaluate, fit, prepare
+from ssl_runner.train.evaluation import Evaluation
 from tests.conftest import RAY_BY_THE_DOZEN
-from tests.ranks import over_ranks, small
+from tests.ranks import group, over_ranks, small
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +47,26 @@ def test_ranks_that_disagree_all_find_out(fashion_mnist: ImageDataset, tmp_path:
     assert re.search(
         r"same plan, got steps \[17, 16\]; labeled \['\w{16}', '\w{16}'\] \(rank 0", told[0]
     )
+
+
+def judged(rank: int, world_size: int, images: Any, labels: Any) -> Evaluation:
+    """The figures of an untrained model, image by image."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).double()
+    return evaluate(model, images, labels, 10, device=CPU, precision="fp64", group=group(), each=True)
+
+
+def test_what_is_known_of_each_image_is_the_same_over_any_number_of_ranks(
+    fashion_mnist: ImageDataset, tmp_path: Path
+) -> None:
+    images, labels = fashion_mnist.test.images[:101], fashion_mnist.test.labels[:101]
+    alone = judged(0, 1, images, labels)
+    assert 0 < alone.accuracy < 1
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(alone.correct), dtype=np.uint8))
+    assert bits.sum() == round(101 * alone.accuracy)
+    for world_size in (2, 3):
+        every = over_ranks(world_size, tmp_path, judged, images, labels)
+        assert {each.correct for each in every} == {alone.correct}
 
 
 def command(results: Path, *arguments: str, module: str = "tune") -> tuple[str, ...]:

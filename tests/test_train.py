@@ -120,7 +120,7 @@ def test_evaluation_equals_a_slow_one(fashion_mnist: ImageDataset) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Dropout(0.9)).double()
     images, labels = fashion_mnist.test.images[:1234], fashion_mnist.test.labels[:1234]
-    figures = evaluate(model, images, labels, 10, device=CPU, precision="fp64")
+    figures = evaluate(model, images, labels, 10, device=CPU, precision="fp64", each=True)
     assert model.training  # as it was
     model.eval()
     losses, wrong, confusion = [], [], np.zeros((10, 10), dtype=int)
@@ -137,7 +137,13 @@ def test_evaluation_equals_a_slow_one(fashion_mnist: ImageDataset) -> None:
     assert figures.accuracy == confusion.trace() / 1234
     assert figures.accuracy_per_class == pytest.approx(confusion.diagonal() / confusion.sum(1))
     assert figures.misclassified == [[place, taken] for _, place, taken in sorted(wrong)[:25]]
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(figures.correct), dtype=np.uint8))
+    assert np.flatnonzero(bits == 0).tolist() == [
+        *(place for _, place, _ in sorted(wrong, key=lambda each: each[1])),
+        *range(1234, 1240),  # a whole number of bytes
+    ]
     few = evaluate(model, images[:9], labels[:9], 10, device=CPU, precision="fp64")
+    assert few.correct == ""
     assert sorted(few.misclassified) == [[place, taken] for _, place, taken in wrong if place < 9]
 
 
