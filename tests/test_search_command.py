@@ -78,6 +78,11 @@ def test_a_search_killed_in_each_stage_ends_in_the_same_rows(tmp_path: Path, run
     for method, group in samples.groupby("method"):
         best = group.sort_values(["validation_loss", "trial_id"]).iloc[0]
         assert set(finals.loc[finals["method"] == method, "lr"]) == {best["lr"]}
+        assert (
+            f"{best['search_group']}: best holdout loss so far {best['validation_loss']:.4f} "
+            f"(sample {best['sample']:.0f}), all 3 samples done"
+        ) in output
+    assert "The settings were chosen among 3 samples" in (whole / "s.html").read_text()
 
     # Another batch of samples is more of the same search: nothing that is there runs again.
     started = rows.set_index("trial_id")["started_at"]

@@ -304,23 +304,23 @@ def _run(sweep: _Sweep, matches: Matches, pending: Sequence[list[Trial]], ray_on
     loggers = build_loggers(command.log, results, sweep.name, sweep.say)
     cluster = ray_once.cluster()
     _clear(sweep, matches, pending)
-    found = _standings(sweep, {trial.trial_id for trial in trials})
+    found = _standings(sweep, matches, trials)
     with SweepProgress(trials, work, sweep.console, sweep.config.describe, found) as progress:
         _tune(sweep, pending, cluster, loggers, progress)
     stop_if_asked()
 
 
-def _standings(sweep: _Sweep, pending: set[str]) -> list[Standing]:
-    """How far the searches are whose samples these trials are, by the rows that are there."""
-    config, results = sweep.config, sweep.results
+def _standings(sweep: _Sweep, matches: Matches, pending: Sequence[Trial]) -> list[Standing]:
+    """How far the searches are whose samples are to run, by the rows that are there."""
     samples = [trial for trial in sweep.trials if trial.place.get("role") == "search"]
     counts = Counter(trial.place["search_group"] for trial in samples)
-    objective = f"validation_{config.objective}"
+    objective = f"validation_{sweep.config.objective}"
     found = {group: Standing(group, count, objective) for group, count in counts.items()}
-    if samples:
-        rows, ids = results.trials(sweep.name), sweep.row_ids()
-        is_kept = rows["trial_id"].isin(ids - pending)
-        for row in rows[is_kept & (rows["role"] == "search")].to_dict("records"):
+    kept = {matches.rows[each.trial_id].trial_id for each in samples if each.trial_id in matches.rows}
+    kept -= {trial.trial_id for trial in pending}
+    if kept:
+        rows = sweep.results.trials(sweep.name)
+        for row in rows[rows["trial_id"].isin(kept)].to_dict("records"):
             found[row["search_group"]].add_row(row)
     return list(found.values())
 
