@@ -106,6 +106,22 @@ def test_a_pipe_gets_a_line_for_each_sample() -> None:
     ]
 
 
+def test_samples_that_follow_from_others_count_when_they_are_found() -> None:
+    trials = sample_trials()[2:]
+    made, file = progress([], terminal=False)
+    with made:
+        for number in (0, 1):
+            made.expect(f"CNN fixmatch {number}", 10)
+        made.found("CNN fixmatch 0", trials[0], 10)
+        made.started(trials[0].trial_id)
+        made.end(trials[0].trial_id, "finished", None, {"validation_loss": 0.5})
+        made.found("CNN fixmatch 1")  # it was met before: nothing is to run
+    assert "CNN fixmatch: best holdout loss so far 0.5000 (sample 0), 1 of 2 samples left" in (
+        file.getvalue().splitlines()
+    )
+    assert made.standings["CNN fixmatch"].ended == 2
+
+
 def test_a_terminal_has_a_table_below_the_running_trials() -> None:
     trials = sample_trials()
     made, _ = progress(trials, terminal=True)

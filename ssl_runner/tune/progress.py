@@ -83,9 +83,12 @@ class SweepProgress:
     def found(self, place: str, trial: Trial | None = None, work: int = 0) -> None:
         """The trial that was expected there is known, and its work; None: there is none to run."""
         self.work.pop(place, None)
+        if trial is None and (standing := self.standings.get(place.rpartition(" ")[0])) is not None:
+            standing.ended += 1
         if trial is not None:
             self.names[trial.trial_id] = self.describe(trial.config)
             self.configs[trial.trial_id] = trial.config
+            self.places[trial.trial_id] = trial.place
             self.work[trial.trial_id] = work
 
     def started(self, trial_id: str) -> None:

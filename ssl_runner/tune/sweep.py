@@ -1,7 +1,7 @@
 """A sweep: which of its trials run, in what order, and what is printed at the end."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -220,7 +220,14 @@ def _run_adaptive(sweep: _Sweep, ray_once: _RayOnce) -> _Sweep:
     else:
         put_in_place(results, sweep.name, known.trials, matches, results.trials(sweep.name))
         _clear(known, matches, pending)
-    progress = SweepProgress([], {}, sweep.console, config.describe)
+    left = {trial.trial_id for chain in pending for trial in chain}
+    kept = {row.trial_id for each, row in known.matches().rows.items() if each not in left}
+    counts = dict.fromkeys(search.groups, config.samples or 0)
+    found = _standings_of(sweep, counts, kept)
+    to_come = Counter(group for group, _ in search.left())
+    for standing in found:  # a sample that was met before has no row of its own
+        standing.ended = standing.samples - to_come[standing.group]
+    progress = SweepProgress([], {}, sweep.console, config.describe, found)
     for group, number in search.left():
         progress.expect(f"{group} {number}", work[group])
 
@@ -314,10 +321,16 @@ def _standings(sweep: _Sweep, matches: Matches, pending: Sequence[Trial]) -> lis
     """How far the searches are whose samples are to run, by the rows that are there."""
     samples = [trial for trial in sweep.trials if trial.place.get("role") == "search"]
     counts = Counter(trial.place["search_group"] for trial in samples)
+    ids = {trial.trial_id for trial in samples} - {trial.trial_id for trial in pending}
+    return _standings_of(
+        sweep, counts, {matches.rows[each].trial_id for each in ids & matches.rows.keys()}
+    )
+
+
+def _standings_of(sweep: _Sweep, counts: Mapping[str, int], kept: set[str]) -> list[Standing]:
+    """The same of groups with so many samples each, where these rows are kept."""
     objective = f"validation_{sweep.config.objective}"
     found = {group: Standing(group, count, objective) for group, count in counts.items()}
-    kept = {matches.rows[each.trial_id].trial_id for each in samples if each.trial_id in matches.rows}
-    kept -= {trial.trial_id for trial in pending}
     if kept:
         rows = sweep.results.trials(sweep.name)
         for row in rows[rows["trial_id"].isin(kept)].to_dict("records"):
