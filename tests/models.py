@@ -74,6 +74,17 @@ class FailingLater(Linear):
         return super().forward(images)
 
 
+class DyingLater(FailingLater):
+    """Its process is killed at its third step, always, unless there is a file SSL_RUNNER_TEST_MARK."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        try:
+            return super().forward(images)
+        except RuntimeError:
+            os.kill(os.getpid(), signal.SIGKILL)
+            raise
+
+
 class Convolutions(nn.Sequential):
     """No linear layer."""
 

@@ -1,6 +1,7 @@
 """Rounds of buying labels: what they are, what they may look at, and what a kill leaves of them."""
 
 import dataclasses
+import io
 import itertools
 import math
 import re
@@ -15,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from ssl_runner.command import parse
 from ssl_runner.config import SweepConfig, TrialConfig
@@ -40,6 +42,10 @@ from ssl_runner.testing.processes import Runs
 from ssl_runner.testing.tables import UNEQUAL, checkpoints, leftovers, tables
 from ssl_runner.trial import RunContext, finish_trial, run_trial
 from ssl_runner.tune.__main__ import main
+from ssl_runner.tune.loggers import TensorBoardCallback
+from ssl_runner.tune.progress import ProgressCallback, SweepProgress
+from ssl_runner.tune.work import Pools, work_of
+from ssl_runner.tune.worker import OUR_TRIAL, chain_of, for_loggers, param_of, trial_of
 from tests.builders import frame_of, trial_row
 from tests.conftest import RAY_BY_THE_DOZEN, Answer
 
@@ -249,6 +255,78 @@ def test_a_selection_and_its_budgets_come_together() -> None:
             TrialConfig.of(**settings)
     with pytest.raises(InputError, match="label_fraction must be 1 with label_budgets, got 0.5"):
         TrialConfig.of(selection="margin", label_budgets="10", label_fraction=0.5)
+
+
+# ---- a chain, as Ray Tune has it ----
+
+
+class TuneTrial:
+    """What Tune hands to its callbacks, as far as ours look."""
+
+    def __init__(self, made: list[Trial]) -> None:
+        self.config = {"trial": param_of(made)}
+        self.error_file = None
+
+
+def test_a_chain_is_one_of_tune_s_trials() -> None:
+    whole = chain_of_settings()
+    for made in (whole, whole[1:], whole[2:], identify([TrialConfig()], "d")):
+        tune_trial = TuneTrial(made)
+        assert chain_of(tune_trial) == made
+        for trial in made:
+            report = for_loggers(trial, {"steps": 7}, 100)
+            assert trial_of(tune_trial, report) == trial
+            assert report["timesteps_total"] == 107
+
+
+def test_progress_and_tensorboard_follow_each_round(tmp_path: Path) -> None:
+    made = chain_of_settings()
+    tune_trial, console = TuneTrial(made), Console(file=io.StringIO(), width=200)
+    work = {trial.trial_id: 100 for trial in made}
+    progress, said = SweepProgress(made, work, console), list[str]()
+    reasons = {made[2].trial_id: "round 2 failed: it died"}
+    callback = ProgressCallback(progress, lambda chain, error: reasons, lambda: None)
+    board = TensorBoardCallback(tmp_path, said.append)
+    callback.on_trial_start(0, [], tune_trial)
+    assert list(progress.running) == [made[0].trial_id]
+    metrics = {
+        "epoch": 1,
+        "steps": 5,
+        "images": 50,
+        "unlabeled_images_seen": 0,
+        "images_per_second": 9.0,
+        "train_loss": 1.0,
+        "train_accuracy": 0.5,
+        "validation_loss": 1.5,
+        "validation_accuracy": 0.25,
+    }
+    for place in (0, 1):
+        report = metrics | for_loggers(made[place], metrics)
+        ended = {"status": "finished", "error": None, "steps": 5, "test_accuracy": 0.25}
+        for result in (report, ended | {OUR_TRIAL: made[place].trial_id}):
+            callback.on_trial_result(0, [], tune_trial, result)
+            board.on_trial_result(0, [], tune_trial, result)
+        assert list(progress.running) == [made[place + 1].trial_id]
+    callback.on_trial_start(0, [], tune_trial)  # the process died, and goes on where it was
+    assert list(progress.running) == [made[2].trial_id]
+    callback.on_trial_error(0, [], tune_trial)
+    assert progress.running == {}
+    assert list(progress.ended.values()) == ["finished", "finished", "failed"]
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "CNN partial margin 30 seed 0: finished, 2 of 3 trials done" in printed
+    assert "CNN partial margin 50 seed 0: failed: round 2 failed: it died" in printed
+    board.on_experiment_end([])
+    assert sorted(path.name.rpartition("-")[2] for path in tmp_path.iterdir()) == sorted(
+        trial.trial_id for trial in made[:2]
+    )
+    assert said == []
+
+
+def test_a_round_that_buys_is_more_work() -> None:
+    config, pools = chain_of_settings()[0].config, Pools(20, 300)
+    of_random = config.replace(selection="random")
+    assert work_of(config, pools, is_asked=True) == work_of(config, pools) + 100
+    assert work_of(of_random, pools, is_asked=True) == work_of(config, pools)
 
 
 # ---- what a round has, and what it looks at ----
@@ -518,8 +596,9 @@ def test_a_round_that_fails_ends_its_chain_alone(
     results = tmp_path / "results"
     arguments = (
         *("ssl_runner.tune", "--name", "r", "--configs", "partial", "--subset", "300", "--log"),
-        *("--rounds", "10", "20", "40", "--selections", "margin", "--epochs", "2"),  # 2, 4, 8 steps
-        *("--models", "tests.models:FailingLater", "tests.models:Linear", "--batch-size", "10"),
+        *("--rounds", "20", "30", "50", "--selections", "margin", "--epochs", "1"),  # 2, 3, 5 steps
+        *("--models", *(f"tests.models:{name}" for name in ("DyingLater", "FailingLater", "Linear"))),
+        *("--batch-size", "10"),
         *("--results", str(results)),
     )
     run = runs.start(*arguments)
@@ -527,31 +606,34 @@ def test_a_round_that_fails_ends_its_chain_alone(
     assert run.returncode == 1
     assert "Traceback" not in run.stdout + run.stderr
     trials = pd.read_parquet(results / "trials").sort_values(["model", "round"])
-    assert trials["status"].tolist() == ["finished", "failed", "failed", *["finished"] * 3]
-    errors = trials["error"].tolist()
-    assert errors[1] == "RuntimeError: three steps are too many"
-    assert errors[2] == "round 2 failed: RuntimeError: three steps are too many"
-    assert trials["label_fraction"].tolist() == pytest.approx([10 / 300, 20 / 300, 40 / 300] * 2)
-    assert "2 of 6 trials failed:" in run.stdout
+    broken = ["finished", "failed", "failed"]
+    assert trials["status"].tolist() == [*broken, *broken, *["finished"] * 3]
+    died, after, error, later = trials["error"].dropna()
+    assert "died" in died
+    assert after == f"round 2 failed: {died}"
+    assert error == "RuntimeError: three steps are too many"
+    assert later == f"round 2 failed: {error}"
+    assert trials["label_fraction"].tolist() == pytest.approx([20 / 300, 30 / 300, 50 / 300] * 3)
+    assert "4 of 9 trials failed:" in run.stdout
+    assert "(tests.models:DyingLater partial 0.1 margin seed 0): " in run.stdout
     assert leftovers(results) == set()
     again = runs.start(*arguments)
     again.end()
     assert again.returncode == 1
-    assert "6 of 6 trials are in" in again.stdout
+    assert "9 of 9 trials are in" in again.stdout
 
     mark.touch()  # from now on it does not fail
     retried = runs.start(*arguments, "--retry-failed").succeed()
-    assert "4 of 6 trials are in" in retried
+    assert "5 of 9 trials are in" in retried
     after = pd.read_parquet(results / "trials").sort_values(["model", "round"])
     assert set(after["status"]) == {"finished"}
     kept = after["started_at"].to_numpy() == trials["started_at"].to_numpy()
-    assert kept.tolist() == [True, False, False, True, True, True]
+    assert kept.tolist() == [*[True, False, False] * 2, True, True, True]
     fresh = runs.start(*arguments, "--fresh", "--models", "tests.models:Linear").succeed()
     assert "are in" not in fresh
     new = pd.read_parquet(results / "trials").sort_values(["model", "round"])
-    assert (new["started_at"].to_numpy() > after["started_at"].to_numpy()).tolist() == [False] * 3 + [
-        True
-    ] * 3
+    is_new = new["started_at"].to_numpy() > after["started_at"].to_numpy()
+    assert is_new.tolist() == [False] * 6 + [True] * 3
 
 
 @pytest.mark.slow
@@ -585,6 +667,7 @@ def test_a_plan_names_every_round(call: Callable[..., Answer]) -> None:
     assert planned.returncode == 0
     for count, config in itertools.product((20, 30), ("partial",)):
         assert f"CNN {config} margin {count} seed 0" in planned.stdout
+    assert "once 2 rounds: those of one beginning one after another" in planned.stdout
 
 
 # ---- compared ----
@@ -782,6 +865,11 @@ def test_where_a_chain_does_not_reach_it_there_is_no_mean() -> None:
     at_once = needed_by(along(straight), 0.61)["fixmatch", "random"]
     assert at_once["at_once"] == 2  # two seeds have 0.61 with 100 labels
     assert words.labels_of(at_once) == "reached at once by 2 of 3"
+    # A seed that random does not have yet.
+    trials = along(straight)
+    two = needed_by(trials[(trials["selection"] != "random") | (trials["seed"] > 0)], 0.7)
+    assert (two["pass", "margin"]["chains"], two["pass", "margin"]["to_random_pairs"]) == (3, 2)
+    assert words.labels_saved(two["pass", "margin"], "to_random").endswith("), n 2")
     # A chain that has not come to its last round.
     trials = along(straight)
     cut = trials[~((trials["seed"] == 1) & (trials["labeled_images"] == 800))]

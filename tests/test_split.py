@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_runner.split import digest, split_labels, stratified_sample
+from ssl_runner.errors import InputError
+from ssl_runner.labels import UNLABELED
+from ssl_runner.split import digest, first_labels, split_labels, stratified_sample
 
 # N = images, K = classes
 
@@ -148,3 +150,46 @@ def test_the_digest_tells_choices_apart_and_knows_no_types() -> None:
     choices = [[], [0], [1], [0, 1], [1, 0], [256], [0, 0]]
     assert len({digest(np.array(choice, dtype=np.int64)) for choice in choices}) == len(choices)
     assert len(digest(np.array([], dtype=np.int64))) == 16
+
+
+# ---- so many labels, in place of a share ----
+
+
+@examples
+@given(labels_N=labels(), data=st.data())
+def test_the_first_labels_are_as_many_as_asked_for_and_balanced(
+    labels_N: np.ndarray, data: st.DataObject
+) -> None:
+    without = data.draw(st.integers(0, 5))
+    labels_N = np.concatenate([np.full(without, UNLABELED), labels_N])
+    classes, sizes_K = np.unique(labels_N[without:], return_counts=True)
+    count = data.draw(st.integers(len(classes), int(sizes_K.sum())))
+    first = first_labels(labels_N, count, split_seed=5)
+    assert len(first) == count
+    assert (np.diff(first) > 0).all()
+    taken_K = np.array([(labels_N[first] == name).sum() for name in classes])
+    assert taken_K.sum() == count  # none without a label
+    assert (taken_K >= 1).all()
+    exact_K = count * sizes_K / sizes_K.sum()
+    # A class that gets one image though its share is less takes it from the others.
+    lacking = np.maximum(1 - exact_K, 0).sum()
+    assert (taken_K < exact_K + 1).all() or (taken_K[taken_K >= exact_K + 1] == 1).all()
+    assert (taken_K > exact_K - 1 - np.ceil(lacking)).all()
+    np.testing.assert_array_equal(first, first_labels(labels_N, count, split_seed=5))
+
+
+@pytest.mark.parametrize("fraction", [0.0005, 0.01, 0.1, 1.0])
+def test_where_shares_are_whole_images_the_first_labels_are_those_of_a_fraction(
+    fraction: float,
+) -> None:
+    first = first_labels(BALANCED_N, round(60000 * fraction), split_seed=3)
+    np.testing.assert_array_equal(first, split_labels(BALANCED_N, fraction, split_seed=3))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 13])
+def test_a_number_of_first_labels_that_does_not_suit_the_data_is_refused(count: int) -> None:
+    labels_N = np.array([0, 1, 2] * 4 + [UNLABELED])
+    with pytest.raises(
+        InputError, match=rf"the first of rounds must be in \[3, 12\], a label .*, got {count}. Try 12."
+    ):
+        first_labels(labels_N, count, split_seed=0)

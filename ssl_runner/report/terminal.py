@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 def _key(value: object) -> Text:
     """A row's key; a name that looks like rich's markup stays unchanged."""
-    if value is None:
+    if words.is_missing(value):
         return Text("–")
     if isinstance(value, float):
-        return Text("–" if math.isnan(value) else f"{value:.10g}")
+        return Text(f"{value:.10g}")
     return Text(str(value))
 
 
@@ -151,9 +151,10 @@ def print_comparison(trials: "pd.DataFrame", console: Console, baseline: str | N
     if len(failed):
         console.print(f"{len(failed)} of {len(trials)} trials failed:", style="red", highlight=False)
     for row in failed.to_dict("records"):
+        selection = "" if words.is_missing(row["selection"]) else f"{row['selection']} "
         console.print(
             f"failed: {row['trial_id']} ({row['model']} {row['config']} {row['label_fraction']:g} "
-            f"seed {row['seed']}): {row['error']}",
+            f"{selection}seed {row['seed']}): {row['error']}",
             style="red",
             markup=False,
             emoji=False,

@@ -27,6 +27,11 @@ def heading(trials: "pd.DataFrame") -> str:
     return f"{', '.join(sorted(set(trials['sweep'])))}: {' '.join(questions) or QUESTION}"
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a table has no value there: None, or NaN."""
+    return value is None or bool(value != value)
+
+
 def keys_of(compared: "pd.DataFrame") -> list[str]:
     """The columns that tell the rows of a comparison, or the lines of a label curve, apart."""
     end = compared.columns.get_loc("labeled_images")
@@ -60,7 +65,7 @@ def value_text(value: Any) -> str:
 
 def _others(row: Mapping[Any, Any], names: list[str]) -> str:
     """Other settings, such as `, lr 0.01`, without those that have no value."""
-    known = [name for name in names if row[name] is not None and row[name] == row[name]]
+    known = [name for name in names if not is_missing(row[name])]
     return "".join(f", {name.replace('_', ' ')} {row[name]}" for name in known)
 
 
@@ -168,7 +173,9 @@ def labels_saved(row: Row, name: str) -> str:
     mean, low, high = (row[f"{name}_{part}"] for part in ("mean", "low", "high"))
     if math.isnan(mean):
         return "–"
-    return f"{mean:+,.0f}" if math.isnan(low) else f"{mean:+,.0f} ({low:+,.0f} to {high:+,.0f})"
+    pairs = "" if row[f"{name}_pairs"] == row["chains"] else f", n {row[f'{name}_pairs']}"
+    interval = "" if math.isnan(low) else f" ({low:+,.0f} to {high:+,.0f})"
+    return f"{mean:+,.0f}{interval}{pairs}"
 
 
 def needed_caption(needed: "pd.DataFrame") -> str:

@@ -58,7 +58,7 @@ def labels_needed(trials: pd.DataFrame, target: float) -> pd.DataFrame:
         `labels_mean`, `labels_spread`. `to_random_…`: the labels that `random` takes with the same
         method, seeds and other settings, less those of this row, so what choosing saves; and
         `to_pass_random_…`: less than `random` with `pass`, so what both save together. Of both mean,
-        spread, and `low` and `high`, the 95 % confidence interval by Student's t over the pairs.
+        spread, `low` and `high`, the 95 % confidence interval by Student's t over `pairs` of them.
 
     Raises:
         InputError: If there are no rounds, those of one number of labels had others before them, or
@@ -107,7 +107,7 @@ def labels_needed(trials: pd.DataFrame, target: float) -> pd.DataFrame:
         "labels_spread": ("labels", "std"),
     }
     for name in _REFERENCES:
-        for suffix, how in (("mean", "mean"), ("spread", "std"), ("n", "count")):
+        for suffix, how in (("mean", "mean"), ("spread", "std"), ("n", "count"), ("pairs", "count")):
             aggregates[f"{name}_{suffix}"] = (name, how)
     table: pd.DataFrame = chains.groupby(keys, dropna=False, sort=False).agg(**aggregates).reset_index()
     for name in _REFERENCES:

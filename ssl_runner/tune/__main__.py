@@ -28,7 +28,7 @@ def print_plan(command: Command) -> None:
     console = wide_console()
     if table.row_count:
         console.print(table)
-    for line in _search_lines(sweep):
+    for line in (*_search_lines(sweep), *_rounds_lines(sweep)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if sweep.trial.data.dataset == "fashion_mnist" and sweep.files.labels_file is None:
         return
@@ -41,6 +41,15 @@ def print_plan(command: Command) -> None:
             f"where training images have no label, full is trained with {methods}{order}",
             highlight=False,
         )
+
+
+def _rounds_lines(sweep: SweepConfig) -> list[str]:
+    """How rounds run; none without rounds."""
+    if sweep.rounds is None:
+        return []
+    count = sum(len(trial.data.budgets) == len(sweep.rounds) for trial in sweep.trials())
+    times = f"{count} times" if count > 1 else "once"
+    return [f"{times} {len(sweep.rounds)} rounds: those of one beginning one after another"]
 
 
 def _search_lines(sweep: SweepConfig) -> list[str]:
