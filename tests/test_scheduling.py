@@ -193,6 +193,15 @@ def test_a_question_that_is_asked_again_has_the_same_answer() -> None:
     assert not referee.goes_on("g", "worse", [rung(10, 0.4)])
 
 
+def test_a_trial_that_resumes_is_a_rival_at_the_rungs_that_it_passed_before() -> None:
+    for known in ([], [("g", "ended", [rung(10, 0.9)])]):
+        referee = Referee(ASHA, known)
+        if not known:
+            assert referee.goes_on("g", "resumed", [rung(10, 0.9), rung(30, 0.5)])
+        assert not referee.goes_on("g", "worse", [rung(10, 0.8)])
+        assert referee.goes_on("g", "better", [rung(10, 0.95)])
+
+
 def test_a_bad_method_s_best_trial_has_no_rival_in_a_good_one_s() -> None:
     referee = Referee(ASHA)
     for n in range(9):

@@ -3,7 +3,7 @@
 python -m experiments.benchmarks.asha                 # about 10 minutes on two cores
 python -m experiments.benchmarks.asha --rounds 1      # a first look
 
-A random search with 590 labels and a holdout of 1,000, without and with `--scheduler asha`, in turns:
+A random search with 590 labels and a holdout of 500, without and with `--scheduler asha`, in turns:
 the same samples in the same order, other ones in each round. The target of a round is the lower of the
 two best holdout accuracies, so both reach it.
 
@@ -35,7 +35,7 @@ methods: [pass]
 order: paired
 patience: 0
 max_steps: 810
-holdout: 1000
+holdout: 500
 search:
   lr: {{log_uniform: [0.00001, 0.1]}}
   dropout: {{uniform: [0, 0.7]}}
