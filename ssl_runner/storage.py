@@ -1,8 +1,12 @@
 """Files on a disk or in a cloud, written atomically: a file that exists is complete."""
 
 import contextlib
+import ctypes
+import errno
 import os
+import shutil
 import socket
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,6 +93,53 @@ def _is_alive(process: int) -> bool:
     except PermissionError:  # another user's
         return True
     return True
+
+
+@contextlib.contextmanager
+def replaced_whole(folder: Path, work: Path) -> Iterator[Path]:
+    """An empty folder to prepare, which takes a local folder's place in the end; not on an error.
+
+    Readers see the old files or the new ones, never both: the two folders are exchanged in one step.
+    Whoever has listed the old files and not opened them yet finds them gone.
+
+    Args:
+        folder: The folder; no process may be writing into it.
+        work: Where to prepare it, beside it; what a killed process left there is removed.
+
+    Raises:
+        OSError: If the file system can't exchange two folders (some network file systems), or there is
+            no room.
+    """
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    try:
+        yield work
+        _exchange(folder, work)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Exchange two paths in one step: Linux's renameat2, macOS's renamex_np."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    paths = os.fsencode(one), os.fsencode(other)
+    if sys.platform == "darwin":
+        code = libc.renamex_np(*paths, _SWAP)
+    elif hasattr(libc, "renameat2"):
+        code = libc.renameat2(_HERE, paths[0], _HERE, paths[1], _SWAP)
+    else:
+        ctypes.set_errno(errno.ENOSYS)
+        code = -1
+    if code:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one))
+
+
+_HERE = -100
+"""AT_FDCWD of Linux: paths are as they stand."""
+
+_SWAP = 2
+"""RENAME_EXCHANGE of Linux and RENAME_SWAP of macOS."""
 
 
 def list_files(filesystem: fs.FileSystem, folder: str, suffix: str) -> list[str]:

@@ -10,7 +10,6 @@ import duckdb
 import numpy as np
 import pandas as pd
 import polars
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -28,7 +27,6 @@ from ssl_runner.results import (
     label_curve,
     load_epochs,
     load_trials,
-    reading,
 )
 from ssl_runner.results.columns import PAGE, with_tables
 from ssl_runner.results.schema import identity_columns
@@ -789,66 +787,3 @@ def test_what_was_read_compares_as_what_was_written(results: ResultsFolder) -> N
     pd.testing.assert_frame_equal(
         compare(pd.read_parquet(f"{results.root}/trials")), written, check_dtype=False
     )
-
-
-# ---- very many files ----
-
-
-def test_many_files_are_read_from_a_copy_that_is_never_stale(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SSL_RUNNER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(reading, "MANY_FILES", 3)
-    results = ResultsFolder(str(tmp_path / "results"))
-    folder = tmp_path / "results" / "trials"
-
-    def as_is() -> pd.DataFrame:
-        """The rows as they are in the files now."""
-        paths = sorted(folder.glob("*.parquet"))
-        tables = [pq.read_table(path, schema=TRIALS) for path in paths]
-        frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
-        return frame
-
-    configs = [TrialConfig.of(seed=seed) for seed in range(8)]
-    for config in configs[:6]:
-        results.write(trial_row(config), epoch_rows(2))
-    pd.testing.assert_frame_equal(results.trials(), as_is())
-    copies = list((tmp_path / "cache" / "results").iterdir())
-    assert len(copies) == 1
-    opened: list[str] = []
-    whole = pq.ParquetFile
-
-    def noted(path: str) -> pq.ParquetFile:
-        opened.append(path)
-        return whole(path)
-
-    monkeypatch.setattr(pq, "ParquetFile", noted)
-    pd.testing.assert_frame_equal(results.trials(), as_is())
-    assert opened == []  # every row came from the copy
-    # A new file, one less, one written again, and one of another version.
-    results.write(trial_row(configs[6]), [])
-    results.forget("s", [configs[0].settings_id])
-    results.write(trial_row(configs[1], test_accuracy=0.123), [])
-    path = folder / f"s--{configs[2].settings_id}.parquet"
-    older = pq.read_table(path).drop_columns(["misclassified", "question"])
-    pq.write_table(older, path)
-    pd.testing.assert_frame_equal(results.trials(), as_is())
-    assert len(opened) == 3
-    assert 0.123 in set(results.trials()["test_accuracy"])
-    copies[0].write_bytes(b"no Parquet")
-    pd.testing.assert_frame_equal(results.trials(), as_is())
-    path.write_bytes(b"no Parquet")
-    with pytest.raises(ValueError, match=f"{path}: not a file of this program's results"):
-        results.trials()
-
-
-def test_a_copy_that_cannot_be_kept_is_done_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("SSL_RUNNER_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(reading, "MANY_FILES", 1)
-    results = ResultsFolder(str(tmp_path / "results"))
-    results.write(trial_row(TrialConfig()), epoch_rows(2))
-    assert len(results.trials()) == 1
-    assert len(results.epochs()) == 2

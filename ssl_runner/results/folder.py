@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import shutil
 import uuid
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,16 @@ from ssl_runner.checkpoint_name import SUFFIX, CheckpointName
 from ssl_runner.config import FIELDS, TrialConfig
 from ssl_runner.errors import InputError
 from ssl_runner.metrics import AT_A_RUNG
+from ssl_runner.results.compaction import (
+    Compacted,
+    change_rows,
+    compact_folder,
+    drop_rows,
+    find_rows,
+    is_compacted,
+    sorted_rows,
+    working_folder,
+)
 from ssl_runner.results.matching import (
     KnownTrial,
     config_of,
@@ -42,7 +53,8 @@ MODEL = ".safetensors"
 
 
 class ResultsFolder:
-    """The two Parquet data sets of a results folder: one small file per trial in each.
+    """The two Parquet data sets of a results folder: one small file per trial in each, and a few large
+    ones where many were compacted.
 
     Args:
         location: The folder: a local path, `s3://…`, `gs://…` or a directory that all nodes share.
@@ -93,19 +105,89 @@ class ResultsFolder:
                 f"{sweep!r}. Wait for it, or choose another --name or --results."
             ) from None
         try:
+            # Who compacts refuses to while a sweep is locked; if it came first, it is waited for.
+            if self._compacting.exists():
+                FileLock(self._compacting).acquire().lock.release()
             yield
         finally:
             path.unlink(missing_ok=True)
             lock.release()
 
-    def is_running(self, sweep: str | None) -> bool:
-        """Whether the sweep, or any, is being run by a process that shares this machine's locks."""
+    @property
+    def _compacting(self) -> Path:
+        """The lock file of a compaction; without one there is no such file."""
+        return Path(self.root, ".compacting")
+
+    def is_running(self, sweep: str | None, apart_from: str | None = None) -> bool:
+        """Whether the sweep, or any, is being run by a process that shares this machine's locks.
+
+        Args:
+            apart_from: A sweep that does not count.
+        """
         for path in Path(self.root).glob(f".{sweep or '*'}.lock") if is_local(self.filesystem) else ():
+            if path.name == f".{apart_from}.lock":
+                continue
             try:
                 FileLock(path).acquire(timeout=0).lock.release()
             except Timeout:
                 return True
         return False
+
+    def compact(self, running: str | None = None) -> dict[str, Compacted]:
+        """Make a few large files of many small ones, for all readers in one step.
+
+        Args:
+            running: A sweep whose lock the caller holds.
+
+        Returns:
+            What was done to each data set that is there.
+
+        Raises:
+            InputError: If it is not a local folder, a sweep is running, or a file is not one of ours;
+                nothing has changed then.
+        """
+        if not is_local(self.filesystem):
+            raise InputError(
+                f"only a local folder can be compacted, got {self.location!r}: an object store can't "
+                "replace many files in one step. Copy it to a folder, and compact that."
+            )
+        lock, done = FileLock(self._compacting), {}
+        try:
+            lock.acquire(timeout=0)
+            try:
+                if self.is_running(None, apart_from=running):
+                    raise Timeout(str(self._compacting))
+                stay: frozenset[str] = frozenset()
+                for folder, schema in (("trials", TRIALS), ("epochs", EPOCHS)):
+                    if Path(self.root, folder).is_dir():
+                        done[folder] = self._compact(folder, schema, stay)
+                        stay = done[folder].stay
+            finally:
+                self._compacting.unlink(missing_ok=True)
+                lock.release()
+        except Timeout:
+            raise InputError(
+                "no other process may be running a sweep in a folder that is compacted, or compacting "
+                f"it, got {self.location!r}. Wait for its end."
+            ) from None
+        return done
+
+    def _compact(self, folder: str, schema: pa.Schema, stay: Container[str]) -> Compacted:
+        try:
+            return compact_folder(self.root, folder, schema, stay)
+        except OSError as error:
+            raise InputError(
+                f"{self.root}/{folder}: it can't be compacted ({error.strerror or error}). It is as it "
+                "was, and its many files are as good."
+            ) from None
+        except (pa.ArrowException, ValueError):
+            self._load(folder, schema, None)  # names the file
+            raise
+
+    def small_files(self) -> int:
+        """How many trials have a file of their own."""
+        names = list_files(self.filesystem, f"{self.root}/trials", ".parquet")
+        return sum(not is_compacted(name) for name in names)
 
     def under_way(self, sweep: str | None) -> dict[str, CheckpointName]:
         """The last checkpoint of each unfinished trial, by its id."""
@@ -139,6 +221,8 @@ class ResultsFolder:
                 folders.append(info.path)
         for folder in folders:
             remove_drafts(self.filesystem, folder)
+        for name in ("trials", "epochs") if is_local(self.filesystem) else ():
+            shutil.rmtree(working_folder(self.root, name), ignore_errors=True)
 
     def status(self, sweep: str, trial_id: str) -> dict[str, str] | None:
         """Status and error of a trial that has a row; None if it has none."""
@@ -166,10 +250,12 @@ class ResultsFolder:
     def _row(self, sweep: str, trial_id: str, columns: Sequence[str]) -> dict[str, Any] | None:
         """Some columns of a trial's row; None if it has none."""
         path = f"{self.root}/trials/{sweep}--{trial_id}.parquet"
-        if not self.filesystem.get_file_info(path).is_file:
-            return None
-        (row,) = self._read(path, columns)
-        return row
+        if self.filesystem.get_file_info(path).is_file:
+            rows = self._read(path, columns)
+        else:
+            where = {"sweep": sweep, "trial_id": trial_id}
+            rows = find_rows(self.filesystem, f"{self.root}/trials", TRIALS, columns, where)
+        return rows[0] if rows else None
 
     def _read(
         self, path: str, columns: Sequence[str], older: Sequence[str] = ()
@@ -208,6 +294,9 @@ class ResultsFolder:
                 continue
             for row in self._read(f"{self.root}/trials/{name}", _IDENTIFIED, older=list(FIELDS)):
                 found.append(known_trial(row))
+        folder = f"{self.root}/trials"
+        for row in find_rows(self.filesystem, folder, TRIALS, _IDENTIFIED, {"sweep": sweep}):
+            found.append(known_trial(row))
         return found
 
     def check_writable(self) -> None:
@@ -229,9 +318,12 @@ class ResultsFolder:
 
     def forget(self, sweep: str, trial_ids: Iterable[str]) -> None:
         """Delete the rows and models of these trials of a sweep, where there are any."""
-        for trial_id in trial_ids:
+        ids = set(trial_ids)
+        # The trials' rows first: they imply the others.
+        for folder in ("trials", "epochs") if ids else ():
+            drop_rows(self.filesystem, f"{self.root}/{folder}", sweep, ids)
+        for trial_id in ids:
             name = f"{sweep}--{trial_id}"
-            # The trial's row first: it implies the others.
             for path in (f"trials/{name}.parquet", f"epochs/{name}.parquet", f"models/{name}{MODEL}"):
                 path = f"{self.root}/{path}"
                 if self.filesystem.get_file_info(path).is_file:
@@ -243,23 +335,36 @@ class ResultsFolder:
         Returns:
             The number of models that are kept.
         """
-        kept = 0
-        for name, trial_id in self._models(sweep):
-            if trial_id in trial_ids:
-                kept += 1
-                continue
-            # The row first: what it names is there. A model that no row names is a leftover.
-            self.write_columns(sweep, trial_id, {"weights": None})
+        models = self._models(sweep)
+        others = [(name, trial_id) for name, trial_id in models if trial_id not in trial_ids]
+        # The rows first: what they name is there. A model that no row names is a leftover.
+        self.write_columns(sweep, {trial_id: {"weights": None} for _, trial_id in others})
+        for name, _ in others:
             self.filesystem.delete_file(f"{self.root}/models/{name}")
-        return kept
+        return len(models) - len(others)
 
-    def write_columns(self, sweep: str, trial_id: str, values: Mapping[str, Any]) -> None:
-        """Write other values into some columns of a trial's row, the others unchanged.
+    def write_columns(self, sweep: str, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write other values into some columns of trials' rows, the others unchanged.
+
+        Args:
+            values: The values by column, by trial.
 
         Raises:
-            OSError: If it has none, or it can't be written.
+            OSError: If a trial has no row, or it can't be written.
         """
-        path = f"{self.root}/trials/{sweep}--{trial_id}.parquet"
+        folder, large = f"{self.root}/trials", {}
+        for trial_id, of_trial in values.items():
+            path = f"{folder}/{sweep}--{trial_id}.parquet"
+            if self.filesystem.get_file_info(path).is_file:
+                self._write_columns(path, of_trial)
+            else:
+                large[trial_id] = of_trial
+        missing = large.keys() - (change_rows(self.filesystem, folder, sweep, large) if large else ())
+        if missing:
+            raise FileNotFoundError(f"{folder}: {sweep} has no row of {', '.join(sorted(missing))}")
+
+    def _write_columns(self, path: str, values: Mapping[str, Any]) -> None:
+        """The same for the file of one trial."""
         table = pq.ParquetFile(pa.BufferReader(read_whole(self.filesystem, path))).read()
         for name, value in values.items():
             field = TRIALS.field(name)
@@ -303,9 +408,7 @@ class ResultsFolder:
         return self._load("epochs", EPOCHS, sweep)
 
     def _load(self, folder: str, schema: pa.Schema, sweep: str | None) -> pd.DataFrame:
-        path = f"{self.root}/{folder}"
-        names = list_files(self.filesystem, path, ".parquet")
-        table = self._table(path, names, schema) if names else schema.empty_table()
+        table = self._whole_table(folder, schema)
         frame: pd.DataFrame = table.to_pandas()
         if folder == "trials" and (old := frame["settings_id"].isna()).any():
             rows = table.select([*FIELDS]).filter(pa.array(old)).to_pylist()
@@ -320,6 +423,23 @@ class ResultsFolder:
             else pd.DataFrame(frame[frame["sweep"] == sweep]).reset_index(drop=True)
         )
 
+    def _whole_table(self, folder: str, schema: pa.Schema) -> pa.Table:
+        """All rows of a data set, in the order of their trials."""
+        path = f"{self.root}/{folder}"
+        last: list[str] = []
+        while True:
+            names = list_files(self.filesystem, path, ".parquet")
+            try:
+                table = self._table(path, names, schema) if names else schema.empty_table()
+                break
+            except FileNotFoundError:  # compacted, or forgotten, since they were listed
+                if names == last:
+                    raise
+                last = names
+        if not any(map(is_compacted, names)):
+            return table
+        return sorted_rows(table)
+
     def _table(self, folder: str, names: list[str], schema: pa.Schema) -> pa.Table:
         """Files of one schema, or of an older version of it, as one table."""
         older = [
@@ -328,6 +448,8 @@ class ResultsFolder:
         schema = pa.schema([*schema, *older])
         try:
             table = read_files(self.filesystem, folder, names, schema)
+        except FileNotFoundError:
+            raise
         except (pa.ArrowException, OSError, ValueError):
             for path in (f"{folder}/{name}" for name in names):  # which one?
                 try:

@@ -188,6 +188,7 @@ def put_in_place(
     stand = {(trial.place["role"], trial.place["search_group"]) for trial in trials}
     versions = {(trial.data_digest, "; ".join(trial.sources)) for trial in trials}
     nowhere: Mapping[str, Any] = dict.fromkeys(PLACE)
+    moved: dict[str, Mapping[str, Any]] = {}
     for row in rows.to_dict("records"):
         stood = {name: None if pd.isna(row[name]) else row[name] for name in PLACE}
         place = places.get(row["trial_id"])
@@ -195,4 +196,5 @@ def put_in_place(
         if place is None and is_same_version and (stood["role"], stood["search_group"]) in stand:
             place = nowhere
         if place is not None and dict(place) != stood:
-            results.write_columns(sweep, str(row["trial_id"]), place)
+            moved[str(row["trial_id"])] = place
+    results.write_columns(sweep, moved)

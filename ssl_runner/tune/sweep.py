@@ -17,7 +17,7 @@ from ssl_runner.command import Command, stop_if_asked
 from ssl_runner.config import SweepConfig, TrialConfig
 from ssl_runner.datasets import ImageDataset, load_dataset
 from ssl_runner.datasets.decoded.store import handle_of
-from ssl_runner.errors import require
+from ssl_runner.errors import InputError, require
 from ssl_runner.identity import Trial, chains, identify
 from ssl_runner.methods import build_method
 from ssl_runner.models import check_models
@@ -56,6 +56,10 @@ from ssl_runner.versions import git_commit
 _WAITING = {"memory": 1.0}
 
 _ENDLESS = 1 << 40
+
+MANY_FILES = 1000
+"""Files of one trial each from which on a results folder is compacted at a sweep's end: reading them
+takes a second and more."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,9 @@ def run_sweep(command: Command) -> int:
                 trials = identify(config.trials(dataset.has_unlabeled), dataset.digest)
                 sweep = replace(sweep, trials=trials)
                 _run_stage(sweep, ray_once)
-        return _conclude(sweep)
+        code = _conclude(sweep)
+        _compact(sweep)
+        return code
 
 
 class _RayOnce:
@@ -574,6 +580,20 @@ def _conclude(sweep: _Sweep) -> int:
             for trial in sweep.trials
         )
         or (bool(sweep.config.search) and groups != with_finals)
+    )
+
+
+def _compact(sweep: _Sweep) -> None:
+    """Make a few large files of very many small ones, unless another sweep is running here too."""
+    results = sweep.results
+    if not is_local(results.filesystem) or results.small_files() < MANY_FILES:
+        return
+    try:
+        done = results.compact(running=sweep.config.name)
+    except InputError:  # at another sweep's end, or by hand
+        return
+    sweep.say(
+        f"compacted: the rows are in {done['trials'].after:,} files, not {done['trials'].before:,}"
     )
 
 
