@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from ssl_runner.config import AXES, FIELDS, FILE_FIELDS, OF_ROUNDS, SEARCH_KEYS, SweepConfig
 from ssl_runner.errors import InputError
 from ssl_runner.settings import Text, rule_of, without_none
+from ssl_runner.shard import Shard
 from ssl_runner.study import (
     KEYS,
     TRIAL_KEYS,
@@ -59,6 +60,7 @@ class Command:
         retry_failed: Whether to retry failed trials.
         log: Loggers that get the epochs too: names of `LOGGERS`.
         dry_run: Whether to only print what would run.
+        shard: Which share of the trials to run; None: all of them.
         verbose: Whether to show Ray's own output.
     """
 
@@ -71,6 +73,7 @@ class Command:
     retry_failed: bool = False
     log: tuple[str, ...] = ("tensorboard",)
     dry_run: bool = False
+    shard: Shard | None = None
     verbose: bool = False
 
 
@@ -292,6 +295,11 @@ def _parser(prog: str, description: str, single: bool) -> Parser:
             default=os.environ.get("RAY_ADDRESS") or None,
             help="Ray cluster, host:port or auto (or RAY_ADDRESS); without it, start a local one",
         )
+        run.add_argument(
+            "--shard",
+            metavar="I/N",
+            help="run the I-th of N shares of the trials, beside other drivers that run the others",
+        )
         run.add_argument("--verbose", action="store_true", help="show Ray's own output")
     return parser
 
@@ -342,6 +350,12 @@ def parse(prog: str, description: str, arguments: Sequence[str], single: bool = 
         raise
     if not single:
         run["log"] = tuple(dict.fromkeys(run["log"]))
+        run["shard"] = None if run["shard"] is None else Shard.parse(run["shard"])
+        if run["shard"] is not None and sweep.search:
+            raise InputError(
+                f"--shard must be left out of a search, got {run['shard']}: a choice needs all of it. "
+                "Give each driver methods of its own, under another --name."
+            )
     return Command(sweep=sweep, **run)
 
 

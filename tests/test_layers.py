@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent / "ssl_runner"
 ROOMS = (
     *("ssl_runner", "lazy", "errors", "labels", "metrics", "checkpoint_name", "time_limit", "testing"),
     *("settings", "search", "imports", "keyed_random", "selection", "cache", "storage"),
-    *("config", "identity", "study", "command"),
+    *("config", "identity", "shard", "study", "command"),
     *("split", "datasets", "sampler", "loader", "image_files", "parquet_shards"),
     *("augment", "models", "methods", "train", "suited", "checkpoint", "results"),
     *(

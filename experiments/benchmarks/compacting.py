@@ -4,8 +4,8 @@ python -m experiments.benchmarks.compacting                  # 10,000 trials of 
 python -m experiments.benchmarks.compacting --trials 1000    # fewer
 
 The rows are a real trial's, with other ids, and other figures of full precision. A first read is that
-of a new process, its files in the page cache: `load_trials` and `load_epochs`, and plain pandas. Seconds
-and peak memory are medians of the rounds.
+of a new process, its files in the page cache: `load_trials` and `load_epochs`, and plain pandas. The
+seconds and the peak memory are medians of the rounds.
 """
 
 import argparse

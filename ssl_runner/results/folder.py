@@ -39,6 +39,7 @@ from ssl_runner.results.matching import (
 )
 from ssl_runner.results.reading import read_files
 from ssl_runner.results.schema import EPOCHS, IDENTITY, RENAMED, SCHEMA_VERSION, TRIALS
+from ssl_runner.shard import Shard, excludes, lock_name, sweep_of_lock
 from ssl_runner.storage import (
     is_local,
     list_files,
@@ -86,8 +87,8 @@ class ResultsFolder:
             write_whole(self.filesystem, f"{self.root}/{folder}/{name}", buffer.getvalue())
 
     @contextlib.contextmanager
-    def lock_sweep(self, sweep: str) -> Iterator[None]:
-        """Lock a sweep against other processes, if this folder is a local one.
+    def lock_sweep(self, sweep: str, shard: Shard | None = None) -> Iterator[None]:
+        """Lock a sweep, or a shard of it, against other processes, if this folder is a local one.
 
         Raises:
             InputError: If another process runs it.
@@ -95,16 +96,17 @@ class ResultsFolder:
         if not is_local(self.filesystem):
             yield
             return
-        path = Path(self.root, f".{sweep}.lock")
+        path = Path(self.root, f".{lock_name(sweep, shard)}.lock")
         lock = FileLock(path)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise InputError(
-                f"--name must be of a sweep that no other process runs in {self.location}, got "
-                f"{sweep!r}. Wait for it, or choose another --name or --results."
-            ) from None
+            raise self._runs(sweep, shard) from None
         try:
+            # Other shards of as many may run beside this one; who looks last sees the other.
+            for other in Path(self.root).glob(f".{sweep}*.lock"):
+                if excludes(other.name[1:].removesuffix(".lock"), sweep, shard) and _is_held(other):
+                    raise self._runs(sweep, shard)
             # Who compacts refuses to while a sweep is locked; if it came first, it is waited for.
             if self._compacting.exists():
                 FileLock(self._compacting).acquire().lock.release()
@@ -112,6 +114,19 @@ class ResultsFolder:
         finally:
             path.unlink(missing_ok=True)
             lock.release()
+
+    def _runs(self, sweep: str, shard: Shard | None) -> InputError:
+        """Another process runs a sweep, this shard of it, or shards of another number."""
+        fix = "choose another --name or --results."
+        if shard is None:
+            return InputError(
+                f"--name must be of a sweep that no other process runs in {self.location}, got "
+                f"{sweep!r}. Wait for it, or {fix}"
+            )
+        return InputError(
+            f"--shard must be one that no other process runs, beside shards of as many, got {shard} of "
+            f"{sweep!r} in {self.location}. Wait for the other, or {fix}"
+        )
 
     @property
     def _compacting(self) -> Path:
@@ -122,14 +137,13 @@ class ResultsFolder:
         """Whether the sweep, or any, is being run by a process that shares this machine's locks.
 
         Args:
-            apart_from: A sweep that does not count.
+            apart_from: The lock that does not count, by `lock_name`.
         """
-        for path in Path(self.root).glob(f".{sweep or '*'}.lock") if is_local(self.filesystem) else ():
-            if path.name == f".{apart_from}.lock":
-                continue
-            try:
-                FileLock(path).acquire(timeout=0).lock.release()
-            except Timeout:
+        if not is_local(self.filesystem):
+            return False
+        for path in Path(self.root).glob(".*.lock"):
+            name = path.name[1:].removesuffix(".lock")
+            if sweep in (None, sweep_of_lock(name)) and name != apart_from and _is_held(path):
                 return True
         return False
 
@@ -137,7 +151,7 @@ class ResultsFolder:
         """Make a few large files of many small ones, for all readers in one step.
 
         Args:
-            running: A sweep whose lock the caller holds.
+            running: The lock that the caller holds, by `lock_name`.
 
         Returns:
             What was done to each data set that is there.
@@ -200,17 +214,21 @@ class ResultsFolder:
                 found[trial_id] = last
         return found
 
-    def remove_leftovers(self, sweep: str, trial_ids: Container[str]) -> None:
+    def remove_leftovers(
+        self, sweep: str, trial_ids: Container[str], own: Container[str] | None = None
+    ) -> None:
         """Remove what killed processes left: half-written files, checkpoints of trials that have a row,
         and models that no row names.
 
         Args:
-            sweep: The sweep, which no other process may be running.
+            sweep: The sweep.
             trial_ids: Its trials that have a row.
+            own: Those of its trials that no other process may be running; None: all of them.
         """
         folders = [self.root, *(f"{self.root}/{name}" for name in ("trials", "epochs", "models"))]
         for name, trial_id in self._models(sweep):
-            if self._weights_of(sweep, trial_id) is None:
+            is_own = own is None or trial_id in own
+            if is_own and self._weights_of(sweep, trial_id) is None:
                 self.filesystem.delete_file(f"{self.root}/models/{name}")
         selector = FileSelector(f"{self.root}/checkpoints", allow_not_found=True)
         for info in self.filesystem.get_file_info(selector):
@@ -329,13 +347,18 @@ class ResultsFolder:
                 if self.filesystem.get_file_info(path).is_file:
                     self.filesystem.delete_file(path)
 
-    def keep_models(self, sweep: str, trial_ids: Container[str]) -> int:
+    def keep_models(
+        self, sweep: str, trial_ids: Container[str], among: Container[str] | None = None
+    ) -> int:
         """Delete the models of a sweep's other trials, whose rows then name none.
+
+        Args:
+            among: Those that are compared; the models of others stay. None: all of them.
 
         Returns:
             The number of models that are kept.
         """
-        models = self._models(sweep)
+        models = [each for each in self._models(sweep) if among is None or each[1] in among]
         others = [(name, trial_id) for name, trial_id in models if trial_id not in trial_ids]
         # The rows first: what they name is there. A model that no row names is a leftover.
         self.write_columns(sweep, {trial_id: {"weights": None} for _, trial_id in others})
@@ -471,6 +494,15 @@ class ResultsFolder:
                 table.schema.get_field_index(new), schema.field(new), pc.coalesce(*both)
             ).drop_columns([field.name])
         return table
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process holds a lock file."""
+    try:
+        FileLock(path).acquire(timeout=0).lock.release()
+    except Timeout:
+        return True
+    return False
 
 
 # What rows were trained with that were written before these settings existed.

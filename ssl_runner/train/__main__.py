@@ -50,7 +50,7 @@ def main() -> int:
     with results.lock_sweep(f"{sweep}--{trial.trial_id}"):  # other trials may train beside this one
         matches = match([trial], results.known(sweep))
         has_row = {row.trial_id for row in matches.rows.values()}
-        results.remove_leftovers(sweep, () if command.fresh else has_row)
+        results.remove_leftovers(sweep, () if command.fresh else has_row, {trial.trial_id})
         if command.fresh or not has_row:
             channels, height, width = dataset.train.images.shape[1:]
             classes = len(dataset.train.class_names)

@@ -21,6 +21,8 @@ def print_plan(command: Command) -> None:
         return
     sweep = command.sweep
     for trial in sweep.trials():
+        if command.shard is not None and not command.shard.holds(trial):
+            continue
         steps, epochs = trial.budget.max_steps, trial.budget.epochs
         budget = f"{steps} steps" if steps else str(epochs)
         workers, split_seed = str(trial.compute.num_workers), str(trial.data.split_seed)

@@ -28,6 +28,7 @@ from ssl_runner.results.best import best_models
 from ssl_runner.results.matching import KnownTrial, Matches, match
 from ssl_runner.results.standings import Standing
 from ssl_runner.rounds import check_selections, with_purchases
+from ssl_runner.shard import lock_name
 from ssl_runner.storage import is_local, write_whole
 from ssl_runner.suited import suited
 from ssl_runner.train import prepare
@@ -92,6 +93,13 @@ class _Sweep:
         trial by itself."""
         return chains(self.trials)
 
+    @property
+    def own_ids(self) -> set[str] | None:
+        """The ids of the trials that no other driver runs; None: no other one runs this sweep."""
+        if self.command.shard is None:
+            return None
+        return {trial.trial_id for trial in self.trials}
+
     def matches(self) -> Matches:
         """Which of its trials have a row."""
         return match(self.trials, self.results.known(self.name))
@@ -115,7 +123,7 @@ def run_sweep(command: Command) -> int:
     """
     results = ResultsFolder(command.results)
     results.check_writable()
-    with results.lock_sweep(command.sweep.name):
+    with results.lock_sweep(command.sweep.name, command.shard):
         name, files = command.sweep.trial.data.dataset, command.sweep.files
         dataset = load_dataset(name, command.data_dir, files=files)
         config, lines = suited(command.sweep, dataset)
@@ -128,6 +136,10 @@ def run_sweep(command: Command) -> int:
                 sweep = _search(sweep, ray_once)
             else:
                 trials = identify(config.trials(dataset.has_unlabeled), dataset.digest)
+                if command.shard is not None:
+                    count = len(trials)
+                    trials = [trial for trial in trials if command.shard.holds(trial.config)]
+                    sweep.say(f"shard {command.shard}: {len(trials):,} of {count:,} trials")
                 sweep = replace(sweep, trials=trials)
                 _run_stage(sweep, ray_once)
         code = _conclude(sweep)
@@ -260,7 +272,7 @@ def _pending(sweep: _Sweep, matches: Matches) -> list[list[Trial]]:
     since."""
     command, trials = sweep.command, sweep.trials
     if command.fresh:
-        sweep.results.remove_leftovers(sweep.name, ())
+        sweep.results.remove_leftovers(sweep.name, (), sweep.own_ids)
         return sweep.chains
     done = {"finished"} | (set() if command.retry_failed else {"failed"})
     if sweep.config.scheduler != "none":
@@ -291,7 +303,7 @@ def _pending(sweep: _Sweep, matches: Matches) -> list[list[Trial]]:
             style="yellow",
         )
     has_row = {row.trial_id for row in (*matches.rows.values(), *matches.older)}
-    sweep.results.remove_leftovers(sweep.name, has_row - short)
+    sweep.results.remove_leftovers(sweep.name, has_row - short, sweep.own_ids)
     return pending
 
 
@@ -547,7 +559,7 @@ def _conclude(sweep: _Sweep) -> int:
     rows = results.trials(sweep.name)
     models = len(rows["weights"].dropna())
     if sweep.command.sweep.save == "best":
-        models = results.keep_models(sweep.name, best_models(rows))
+        models = results.keep_models(sweep.name, best_models(rows), among=set(rows["trial_id"]))
     ids = {row.trial_id for row in matches.rows.values()}
     print_comparison(rows[rows["trial_id"].isin(ids)], sweep.console)
     try:
@@ -589,7 +601,7 @@ def _compact(sweep: _Sweep) -> None:
     if not is_local(results.filesystem) or results.small_files() < MANY_FILES:
         return
     try:
-        done = results.compact(running=sweep.config.name)
+        done = results.compact(running=lock_name(sweep.name, sweep.command.shard))
     except InputError:  # at another sweep's end, or by hand
         return
     sweep.say(
