@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from ssl_runner.identity import Trial, identify
 from ssl_runner.imports import source_digests
 from ssl_runner.results import load_trials, newest
 from ssl_runner.results.matching import KnownTrial, match
+from ssl_runner.tune.__main__ import main
+from tests.conftest import Answer
 
 ROOT = Path(__file__).parent.parent
 
@@ -315,20 +318,22 @@ def test_the_main_command_says_what_changed_before_it_runs(folder: Path) -> None
     assert len(load_trials(str(folder / "results"))) == 1
 
 
-def test_rows_of_version_2_are_matched_and_skipped(tmp_path: Path, fashion_mnist: object) -> None:
+def test_rows_of_version_2_are_matched_and_skipped(
+    tmp_path: Path, fashion_mnist: object, call: Callable[..., Answer]
+) -> None:
     """A results folder as the release before settings ids left it; its command has nothing to do."""
     results = tmp_path / "results"
     shutil.copytree(ROOT / "tests" / "results_v2", results)
     command = (
-        *("ssl_runner.tune", "--results", str(results), "--subset", "300", "--epochs", "1"),
+        *("--results", str(results), "--subset", "300", "--epochs", "1"),
         *("--batch-size", "30", "--name", "v2", "--precision", "fp32", "--log"),
     )
     models = ("--models", "CNN", "tests.models:Linear", "tests.models:Raising")
-    full = run(ROOT, *command, *models, "--configs", "full")
+    full = call(main, *command, *models, "--configs", "full")
     assert "3 of 3 trials are in" in full.stdout
     assert full.returncode == 1  # one of them failed, as its row says
     partial = ("--configs", "partial", "--label-fractions", "0.2", "--methods", "fixmatch")
-    assert "1 of 1 trials are in" in run(ROOT, *command, *partial).stdout
+    assert "1 of 1 trials are in" in call(main, *command, *partial).stdout
     rows = load_trials(str(results))
     assert len(rows) == len(newest(rows)) == 4
     finished = rows[rows["status"] == "finished"]
@@ -337,6 +342,6 @@ def test_rows_of_version_2_are_matched_and_skipped(tmp_path: Path, fashion_mnist
     own = rows["model"].str.contains(":")
     assert rows[own]["sources"].isna().all()  # not known, so taken for unchanged
     assert (rows[~own]["sources"] == "").all()
-    other = run(ROOT, *command, "--configs", "full", "--lr", "0.5", "--cpus-per-trial", "10000")
+    other = call(main, *command, "--configs", "full", "--lr", "0.5", "--cpus-per-trial", "10000")
     assert "already" not in other.stdout
     assert other.returncode == 2
