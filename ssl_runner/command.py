@@ -246,6 +246,7 @@ def _parser(prog: str, description: str, single: bool) -> Parser:
             "question",
             "full_methods",
             "grid",
+            "grids",
             *SEARCH_KEYS,
             *OF_ROUNDS,
         }
@@ -374,7 +375,7 @@ def _spread(given: dict[str, Any], study: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         given: The flags.
-        study: The study's settings. A flag's setting is taken out of them, out of their grid and
+        study: The study's settings. A flag's setting is taken out of them, out of their grids and
             their search too.
 
     Returns:
@@ -397,6 +398,14 @@ def _spread(given: dict[str, Any], study: dict[str, Any]) -> dict[str, Any]:
         if isinstance(written, dict):  # what else it may be is refused later
             kept = {name: each for name, each in written.items() if name not in named}
             spread[key] = kept if key in spread or kept != written else written
+    grids = study.get("grids")
+    if isinstance(grids, list) and "grids" not in spread:
+        spread["grids"] = [
+            {name: each for name, each in grid.items() if name not in named}
+            if isinstance(grid, dict)
+            else grid
+            for grid in grids
+        ]
     if several:
         grid = spread.get("grid", {})
         spread["grid"] = {**grid, **several} if isinstance(grid, dict) else grid

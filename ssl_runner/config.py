@@ -30,6 +30,7 @@ from ssl_runner.datasets.settings import (
 from ssl_runner.errors import InputError, did_you_mean, require, shown
 from ssl_runner.methods.settings import HYPERPARAMETERS, MethodSettings, Value, defaults, neutrals
 from ssl_runner.models.settings import OF_SOME_MODELS, ModelSettings
+from ssl_runner.pools.settings import MADE_UP, OF_OTHERS, PoolSettings
 from ssl_runner.sampler.settings import BatchSettings
 from ssl_runner.search.domains import REAL_KINDS, WHOLE_KINDS, Domain
 from ssl_runner.search.domains import Value as Plain
@@ -67,12 +68,23 @@ class TrialConfig:
     """
 
     data: DataSettings = DataSettings()
+    pools: PoolSettings = PoolSettings()
     network: ModelSettings = ModelSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     unlabeled: MethodSettings = MethodSettings()
     batches: BatchSettings = BatchSettings()
     budget: BudgetSettings = BudgetSettings()
     compute: ComputeSettings = ComputeSettings()
+
+    def __post_init__(self) -> None:
+        if self.data.label_budgets is not None:
+            for name, value in self.pools.changed.items():
+                fix = "What a round buys would depend on it. Compare at a label fraction instead."
+                require(False, name, "left out with rounds", value, fix)
+        named = self.pools.foreign_images
+        fix = f"Try {MADE_UP}, or leave it out."
+        is_other = named is None or named != self.data.dataset
+        require(is_other, "foreign_images", "another set than the data set itself", named, fix)
 
     @classmethod
     def of(cls, **settings: Any) -> "TrialConfig":
@@ -105,6 +117,7 @@ class TrialConfig:
             takes = {"mu": 1, **takes}
         return dataclasses.replace(
             self,
+            pools=self.pools.resolved(),
             network=self.network.resolved(),
             optimizer=self.optimizer.resolved(),
             batches=dataclasses.replace(self.batches, order=order),
@@ -306,6 +319,11 @@ class SweepConfig:
     grid: Mapping[str, tuple[Plain, ...]] = setting(
         {}, "more lists, of any setting of a trial: {lr: [0.001, 0.003]}, or several values to its flag"
     )
+    grids: tuple[Mapping[str, tuple[Plain, ...]], ...] = setting(
+        (),
+        "grids one after another, each around the settings as they stand: [{label_noise: [0, 0.2]}, "
+        "{foreign: [0.25, 0.5]}]; trials that are equal are run once",
+    )
     search: Mapping[str, Domain] = setting(
         {},
         "settings to search, each with its domain: {lr: {log_uniform: [0.0001, 0.01]}}; domains: "
@@ -422,9 +440,13 @@ class SweepConfig:
             gpus,
             fix,
         )
-        for name in self.grid:
-            self._check_axis("grid", name)
-            self._check_values(name)
+        for place, grid in (("grid", self.grid), *(("grids", each) for each in self.grids)):
+            for name, values in grid.items():
+                self._check_axis(place, name)
+                self._check_values(place, name, values)
+                fix = "Leave it out of one of them."
+                is_once = grid is self.grid or name not in self.grid
+                require(is_once, place, "without an entry in grid", name, fix)
         for name in HYPERPARAMETERS:
             value = getattr(self.trial.unlabeled, name)
             self._require_taken(name, value)
@@ -434,6 +456,10 @@ class SweepConfig:
         require(not both, "sync_batch_norm", "false with compile", network.sync_batch_norm, fix)
         for name in (*OF_SOME_MODELS, *OF_SOME_OPTIMIZERS):
             self._require_taken(name, self.trial.flat()[name])
+        for name, needed in OF_OTHERS.items():
+            value, fix = self.trial.flat()[name], f"Add {needed}, or leave it out."
+            is_used = value is None or needed in self.search or any(self._choices(needed))
+            require(is_used, name, f"left out without {needed}", value, fix)
         for axis, single in AXES.items():  # also values that no trial uses, such as the methods of full
             for value in () if axis in OF_ROUNDS else getattr(self, axis) or ():
                 self.trial.replace(**{single: value})
@@ -487,13 +513,13 @@ class SweepConfig:
         if name in never:
             raise InputError(f"{where} must be without {name}. {never[name]}")
 
-    def _check_values(self, name: str) -> None:
-        """Check the values of a setting in the grid.
+    def _check_values(self, where: str, name: str, values: tuple[Plain, ...]) -> None:
+        """Check the values of a setting in a grid.
 
         Raises:
             InputError: If there is none, one comes twice, is out of range, or no trial takes it.
         """
-        values, place = self.grid[name], f"grid: {name}"
+        place = f"{where}: {name}"
         require(len(values) > 0, place, "a list of at least one", list(values), "Name one.")
         (value, times), *_ = Counter(values).most_common(1)
         require(times == 1, place, "without repetition", value, "Name it once.")
@@ -506,7 +532,21 @@ class SweepConfig:
         if name in self.search:
             domain = self.search[name]
             return domain.values if domain.kind == "choice" else ()
-        return self.grid.get(name, (self.trial.flat()[name],))
+        stands = self.trial.flat()[name]
+        values = (each.get(name, (stands,)) for each in self._every_grid)
+        return tuple(dict.fromkeys(itertools.chain(*values)))
+
+    @property
+    def _every_grid(self) -> tuple[Mapping[str, tuple[Plain, ...]], ...]:
+        """The grids, one after another, each with what is in all of them."""
+        return tuple({**self.grid, **grid} for grid in self.grids or ({},))
+
+    @property
+    def foreign_sets(self) -> set[str]:
+        """The sets whose images may be in the unlabeled pool of some trial."""
+        if "foreign" not in self.search and not any(self._choices("foreign")):
+            return set()
+        return {str(name or MADE_UP) for name in self._choices("foreign_images")}
 
     def _require_taken(self, name: str, value: Any) -> None:
         """Check that some trial takes this value of a setting that not every trial takes.
@@ -568,6 +608,8 @@ class SweepConfig:
             for value in domain.values:
                 check_value(FIELDS[name], value)
                 self._require_taken(name, value)
+        fix = "Search first, then run them with what it finds."
+        require(not self.grids, "grids", "left out with a search", list(self.grids), fix)
         fix = "Search at a label fraction, then run the rounds with what it finds."
         rule = "left out with a search"
         require(self.rounds is None, "rounds", rule, list(self.rounds or ()), fix)
@@ -624,7 +666,8 @@ class SweepConfig:
         """Number of combinations of the lists, and of the samples and finals where there is a search;
         there are at most as many trials."""
         fractions = {"full": 1, "partial": len(self._label_settings("partial"))}
-        groups = math.prod(len(values) for values in (self.models, self.methods, *self.grid.values()))
+        groups = len(self.models) * len(self.methods)
+        groups *= sum(math.prod(map(len, grid.values())) for grid in self._every_grid)
         groups *= sum(fractions[config] for config in self.configs)
         seeds = len(self.seeds) * len(self.split_seeds or (0,))
         if not self.search:
@@ -634,7 +677,7 @@ class SweepConfig:
     @property
     def varying(self) -> tuple[str, ...]:
         """The settings that vary in this sweep without a list of their own."""
-        return (*self.grid, *self.search)
+        return tuple(dict.fromkeys((*self.grid, *itertools.chain(*self.grids), *self.search)))
 
     @property
     def search_record(self) -> str | None:
@@ -704,8 +747,9 @@ class SweepConfig:
                 full_methods = ("pass", "fixmatch")
                 base = base.replace(order="paired")
         grid = [
-            dict(zip(self.grid, values, strict=True))
-            for values in itertools.product(*self.grid.values())
+            dict(zip(each, values, strict=True))
+            for each in self._every_grid
+            for values in itertools.product(*each.values())
         ]
         for config in self.configs:
             for model, labels, settings, seed, split_seed in itertools.product(

@@ -22,7 +22,8 @@ class Trial:
         config: The settings, resolved.
         data_digest: Digest of the data.
         sources: The user's own model and method: `module digest` for each file, sorted, and
-            `weights_file digest` where the model starts from one; empty where there are none.
+            `weights_file digest` where the model starts from one, `foreign_images digest` where the
+            unlabeled pool has some of another set; empty where there are none.
         place: What its row says of its place in a search, by column; no part of its identity.
     """
 
@@ -105,8 +106,15 @@ def _digest_of_file(path: str) -> str:
         ) from None
 
 
-def identify(configs: Sequence[TrialConfig], data_digest: str) -> list[Trial]:
+def identify(
+    configs: Sequence[TrialConfig], data_digest: str, foreign: Mapping[str, str] | None = None
+) -> list[Trial]:
     """A trial for each config, with what else decides its outcome.
+
+    Args:
+        configs: Their settings.
+        data_digest: Digest of the data.
+        foreign: Digests of the foreign images of each set that they use, by its name.
 
     Raises:
         InputError: If a model, a method or a file of weights can't be found.
@@ -124,5 +132,7 @@ def identify(configs: Sequence[TrialConfig], data_digest: str) -> list[Trial]:
             if weights not in found:
                 found[weights] = (f"weights_file {_digest_of_file(weights)}",)
             sources |= set(found[weights])
+        if (named := config.pools.foreign_images) is not None:
+            sources.add(f"foreign_images {(foreign or {})[named]}")
         trials.append(Trial(config, data_digest, tuple(sorted(sources))))
     return trials

@@ -68,23 +68,41 @@ class PartiallyLabeledDataset(Dataset[Any]):
             the batches are then gathered.
         targets_N: Class of each image, int64, `UNLABELED` where there is none. It holds no label
             that the training must not see.
+        more_MCHW: More images, in an array of their own, which have the indices from N on; None: there
+            are none.
     """
 
-    def __init__(self, images_NCHW: np.ndarray | torch.Tensor, targets_N: np.ndarray | torch.Tensor):
+    def __init__(
+        self,
+        images_NCHW: np.ndarray | torch.Tensor,
+        targets_N: np.ndarray | torch.Tensor,
+        more_MCHW: np.ndarray | None = None,
+    ):
         self.images_NCHW = images_NCHW
         self.targets_N = targets_N
+        self.more_MCHW = more_MCHW
 
     def __len__(self) -> int:
         return len(self.targets_N)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """One image, uint8 (C, H, W), and its target."""
-        return _gather(self.images_NCHW, [index])[0], _gather(self.targets_N, [index])[0]
+        return self._images([index])[0], _gather(self.targets_N, [index])[0]
 
     def __getitems__(self, indices: RankBatch) -> Batch:
         """A whole batch, gathered at once."""
-        images, targets = (_gather(rows, indices) for rows in (self.images_NCHW, self.targets_N))
-        return Batch.of(indices, images, targets)
+        return Batch.of(indices, self._images(indices), _gather(self.targets_N, indices))
+
+    def _images(self, indices: list[int]) -> torch.Tensor:
+        own = len(self.images_NCHW)
+        if self.more_MCHW is None or max(indices) < own:
+            return _gather(self.images_NCHW, indices)
+        index_B = np.array(indices)
+        is_own_B = index_B < own
+        images = torch.empty((len(indices), *self.more_MCHW.shape[1:]), dtype=torch.uint8)
+        images[is_own_B] = _gather(self.images_NCHW, index_B[is_own_B].tolist())
+        images[~is_own_B] = _gather(self.more_MCHW, (index_B[~is_own_B] - own).tolist())
+        return images
 
 
 def _gather(rows: np.ndarray | torch.Tensor, indices: list[int]) -> torch.Tensor:

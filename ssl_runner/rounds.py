@@ -22,6 +22,7 @@ from ssl_runner.keyed_random import seed_of
 from ssl_runner.labels import UNLABELED
 from ssl_runner.models import build_model
 from ssl_runner.models.settings import ModelSettings
+from ssl_runner.pools.foreign import with_foreign
 from ssl_runner.results import ResultsFolder
 from ssl_runner.saved_model import ModelCard
 from ssl_runner.selection import STRATEGIES
@@ -159,5 +160,6 @@ def data_of(
         InputError: As `prepare` and `buying_of` do.
     """
     trial = Trial(config.resolved(), card.data_digest, tuple(filter(None, card.sources.split("; "))))
+    dataset = with_foreign(dataset, [trial.config.pools.foreign_images], say=lambda line: None)
     buying = buying_of(trial, 0, dataset, results, card.sweep)
     return prepare(config, dataset, None if buying is None else buying.labeled)

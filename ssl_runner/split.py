@@ -10,8 +10,9 @@ from ssl_runner.labels import UNLABELED
 
 # N = images, K = classes
 
-# One stream of random numbers per purpose, so that none of them shifts another.
-_LABELS, _SAMPLE, _TEST = 0, 1, 2
+# One stream of random numbers per purpose, so that none of them shifts another (`rounds` has 3, `pools`
+# from 5 on).
+_LABELS, _SAMPLE, _TEST, _UNLABELED = 0, 1, 2, 4
 
 # Its key must not be negative. No class has such a number.
 _KEY_OF_UNLABELED = (1 << 32) - 1
@@ -28,16 +29,53 @@ def _shuffled_classes(labels_N: np.ndarray, seed: int, stream: int) -> list[np.n
     ]
 
 
-def split_labels(labels_N: np.ndarray, label_fraction: float, split_seed: int) -> np.ndarray:
+def long_tail(sizes_K: np.ndarray, imbalance: float) -> np.ndarray:
+    """How many images of each class a long tail keeps: ⌊n_k · γ^(−(k−1)/(K−1))⌋, k from 1 on.
+
+    The exponential profile of Cui et al. 2019 (section 5.1), as Kim et al. 2020 (DARP, section 4)
+    and those after them use it for semi-supervised learning, there with n_k the same for all classes.
+
+    Args:
+        sizes_K: Images of each class, n_k, in class order, (K,): the first class is the head.
+        imbalance: γ, at least 1.
+    """
+    last = max(len(sizes_K) - 1, 1)
+    shares_K = imbalance ** (-np.arange(len(sizes_K)) / last)
+    # A product that is whole must not fall below it by a rounding error.
+    return np.asarray(np.floor(sizes_K * shares_K + 1e-9), dtype=np.int64)
+
+
+def _with_tail(name: str, sizes: list[int], imbalance: float) -> np.ndarray:
+    """`long_tail`, where every class keeps an image.
+
+    Raises:
+        InputError: If one would keep none.
+    """
+    kept_K = long_tail(np.array(sizes), imbalance)
+    if imbalance > 1 and not kept_K.all():
+        k, last = int((kept_K == 0).argmax()), len(sizes) - 1
+        most = min(size ** (last / place) for place, size in enumerate(sizes) if place)
+        raise InputError(
+            f"{name} must leave every class an image, got {imbalance:g}: class {k + 1} of {len(sizes)} "
+            f"would keep {sizes[k] * imbalance ** (-k / last):.2g} of its {sizes[k]}. "
+            f"Try {np.floor(most + 1e-9):g} or less."
+        )
+    return kept_K
+
+
+def split_labels(
+    labels_N: np.ndarray, label_fraction: float, split_seed: int, imbalance: float = 1.0
+) -> np.ndarray:
     """Choose which of the labeled training images keep their label, balanced over the classes.
 
     Smaller fractions are nested in larger ones under the same seed, so that a curve over
-    fractions adds labels and never swaps them.
+    fractions adds labels and never swaps them; and larger imbalances in smaller ones.
 
     Args:
         labels_N: Class of every training image, shape (N,), `UNLABELED` where it has none.
         label_fraction: Share of each class that is kept, in (0, 1], rounded to whole images.
         split_seed: Fixes the choice; equal seeds give equal choices in every process.
+        imbalance: γ of the `long_tail` that is then kept of these; 1: all of them.
 
     Returns:
         Sorted indices of the labeled images, int64.
@@ -46,17 +84,49 @@ def split_labels(labels_N: np.ndarray, label_fraction: float, split_seed: int) -
         InputError: If a class would keep no image.
     """
     has_label = np.flatnonzero(labels_N != UNLABELED)
-    kept = []
-    for members in _shuffled_classes(labels_N[has_label], split_seed, _LABELS):
-        count = int(np.floor(label_fraction * len(members) + 0.5))
-        if count == 0:
+    classes = _shuffled_classes(labels_N[has_label], split_seed, _LABELS)
+    sizes = [int(np.floor(label_fraction * len(members) + 0.5)) for members in classes]
+    for members, size in zip(classes, sizes, strict=True):
+        if size == 0:
             raise InputError(
                 f"label_fraction must leave every class a labeled image, got {label_fraction:g}: "
                 f"a class of {len(members)} images keeps none. Try {1 / len(members):.2g} or more."
             )
-        kept.append(members[:count])
+    kept_K = _with_tail("labeled_imbalance", sizes, imbalance)
+    kept = [members[:count] for members, count in zip(classes, kept_K, strict=True)]
     chosen: np.ndarray = has_label[np.sort(np.concatenate(kept))].astype(np.int64)
     return chosen
+
+
+def thin_out(labels_N: np.ndarray, fraction: float, split_seed: int, imbalance: float) -> np.ndarray:
+    """Choose which images stay in the unlabeled pool: of each class a share of its long tail.
+
+    Smaller fractions are nested in larger ones under the same seed, and larger imbalances in smaller
+    ones.
+
+    Args:
+        labels_N: Class of every image that could, shape (N,). Images without one are like one more
+            class, which no tail can reach.
+        fraction: Share of each class that is kept, in [0, 1], rounded to whole images.
+        split_seed: Fixes the choice.
+        imbalance: γ of the `long_tail`, at least 1.
+
+    Returns:
+        Places among these images, rising, int64.
+
+    Raises:
+        InputError: If the tail would leave a class no image.
+    """
+    if fraction == 1 and imbalance == 1:
+        return np.arange(len(labels_N))
+    classes = _shuffled_classes(labels_N, split_seed, _UNLABELED)
+    kept_K = np.array([len(members) for members in classes])
+    known = slice(int((labels_N == UNLABELED).any()), None)  # np.unique has them first
+    if len(kept_K[known]):
+        kept_K[known] = _with_tail("unlabeled_imbalance", kept_K[known].tolist(), imbalance)
+    counts_K = np.floor(fraction * kept_K + 0.5).astype(int)
+    kept = [members[:count] for members, count in zip(classes, counts_K, strict=True)]
+    return np.sort(np.concatenate([np.empty(0, np.int64), *kept])).astype(np.int64)
 
 
 def first_labels(labels_N: np.ndarray, count: int, split_seed: int) -> np.ndarray:

@@ -111,22 +111,41 @@ def _mapping(key: str, written: object, example: str) -> Mapping[str, object]:
     raise InputError(f"{key} must be a map of settings, got {shown(written)}. Write {key}: {example}.")
 
 
-def _grid(written: object, beside: Mapping[str, object]) -> dict[str, tuple[Any, ...]]:
+def _grid(
+    written: object, beside: Mapping[str, object], key: str = "grid"
+) -> dict[str, tuple[Any, ...]]:
     """A study's grid, each value of its setting's type.
+
+    Args:
+        beside: Settings that it may not have.
+        key: The study's key for it.
 
     Raises:
         InputError: If it is no map of lists, or has a setting that is beside it too.
     """
     grid = {}
-    for name, values in _mapping("grid", written, "{lr: [0.001, 0.003]}").items():
+    for name, values in _mapping(key, written, "{lr: [0.001, 0.003]}").items():
         if name in beside and name in FIELDS:
             raise InputError(f"{name} is given twice, in grid and beside it. Keep one.")
         if not isinstance(values, list | tuple):
             raise InputError(
-                f"grid: {name} must be a list, got {shown(values)}. Did you mean {_listed(values)}?"
+                f"{key}: {name} must be a list, got {shown(values)}. Did you mean {_listed(values)}?"
             )
-        grid[name] = _typed("grid", name, values)
+        grid[name] = _typed(key, name, values)
     return grid
+
+
+def _grids(written: object) -> tuple[dict[str, tuple[Any, ...]], ...]:
+    """A study's grids, one after another. What stands beside them is what the others keep.
+
+    Raises:
+        InputError: If they are no list of grids.
+    """
+    if not isinstance(written, list | tuple):
+        raise InputError(
+            f"grids must be a list of grids, got {shown(written)}. Did you mean {_listed(written)}?"
+        )
+    return tuple(_grid(each, {}, "grids") for each in written)
 
 
 def _search(written: object) -> dict[str, Domain]:
@@ -213,7 +232,8 @@ def sweep_from_settings(settings: Mapping[str, object]) -> SweepConfig:
                 f"{key} takes one value here, got {_listed(values)}. Several are an axis: "
                 f"grid: {{{key}: {_listed(values)}}}"
             )
-    for key, read in (("grid", lambda value: _grid(value, settings)), ("search", _search)):
+    readers = {"grid": lambda value: _grid(value, settings), "grids": _grids, "search": _search}
+    for key, read in readers.items():
         if nested.get(key) is not None:
             nested[key] = read(nested[key])
     try:

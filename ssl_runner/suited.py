@@ -8,7 +8,7 @@ from ssl_runner.config import DEFAULT_FRACTIONS, SweepConfig
 from ssl_runner.datasets import ImageDataset
 from ssl_runner.datasets.settings import is_path
 from ssl_runner.labels import UNLABELED
-from ssl_runner.train.data import training_pool
+from ssl_runner.train.data import known_of, training_pool
 
 FEW = 10
 """Labeled images below which a class is named."""
@@ -24,10 +24,12 @@ def suited(sweep: SweepConfig, dataset: ImageDataset) -> tuple[SweepConfig, list
     Raises:
         InputError: If the data set is too small for the subset or the holdout.
     """
-    names, labels_N = dataset.train.class_names, dataset.train.labels
+    known = known_of(sweep.trial, dataset)
+    names, labels_N = known.names, dataset.train.labels
     pool, _ = training_pool(sweep.trial, dataset)
     labels_n = labels_N[pool]
-    counts_K = np.bincount(labels_n[labels_n != UNLABELED], minlength=len(names))
+    counted_n = known.numbered(labels_n[known.is_one(labels_n)])
+    counts_K = np.bincount(counted_n, minlength=len(names))
     lines = []
     if without := int((labels_n == UNLABELED).sum()):
         lines.append(

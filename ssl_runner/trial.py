@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -263,7 +264,15 @@ def _amounts(progress: Progress, data: TrialData) -> dict[str, Any]:
         "labeled_images": len(data.labeled),
         "unlabeled_images": len(data.unlabeled),
         "validation_images": len(data.validation[1]),
+        "labeled_images_per_class": np.bincount(
+            data.targets_N[data.labeled], minlength=len(data.classes)
+        ).tolist(),
+        "flipped_labels": data.flipped,
+        "class_mismatch": data.class_mismatch,
+        "foreign_unlabeled_images": data.foreign,
+        "test_images_left_out": data.test_left_out,
         "split_digest": data.split_digest,
+        "pools_digest": data.pools_digest,
         "class_names": list(data.classes),
         "epochs_run": len(progress.history),
         "rungs": progress.rungs,

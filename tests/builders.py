@@ -26,15 +26,21 @@ def trial_row(config: TrialConfig, sweep: str = "s", **figures: Any) -> dict[str
         "question": "why?",
         **dict.fromkeys(SEARCH_COLUMNS),
         "labeled_images": round(60000 * config.data.label_fraction),
+        "labeled_images_per_class": [round(30000 * config.data.label_fraction)] * 2,
+        "flipped_labels": 0,
         "unlabeled_images": 60000 - round(60000 * config.data.label_fraction),
+        "foreign_unlabeled_images": 0,
+        "class_mismatch": 0.0,
         "validation_images": 10000,
         "test_images": 10000,
+        "test_images_left_out": 0,
         "images_left_out": 3,
         "left_out_why": "3 without a label in the test part",
         "test_fraction": 0.25,
         "next_images": [3, 1],
         "weights": "models/s--0.safetensors",
         "split_digest": "5f",
+        "pools_digest": "6a",
         "epochs_run": 3,
         "best_epoch": 2,
         "train_loss": 0.25,
@@ -131,6 +137,9 @@ def sweep_settings(sweep: SweepConfig) -> dict[str, object]:
     everything = {**vars(sweep), **vars(sweep.files), **sweep.trial.flat()}
     assert set(KEYS) < {*everything, *AXES}
     everything["grid"] = {name: list(values) for name, values in sweep.grid.items()}
+    everything["grids"] = [
+        {name: list(values) for name, values in grid.items()} for grid in sweep.grids
+    ]
     everything["search"] = {name: domain.plain() for name, domain in sweep.search.items()}
     return {
         key: list(everything[key]) if isinstance(everything[key], tuple) else everything[key]

@@ -53,6 +53,7 @@ FLAGS: dict[str, tuple[str, object]] = {
     "seeds": ("3 0", [3, 0]),
     "split_seeds": ("4", [4]),
     "grid": ("{lr:[1e-3,0.01]}", {"lr": [0.001, 0.01]}),
+    "grids": ("{lr:[1e-3]} {}", [{"lr": [0.001]}, {}]),
     "search": ("{lr:{log_uniform:[1e-4,0.01]}}", {"lr": {"log_uniform": [0.0001, 0.01]}}),
     "samples": ("5", 5),
     "searcher": ("random", "random"),
@@ -71,6 +72,15 @@ FLAGS: dict[str, tuple[str, object]] = {
     "max_concurrent": ("3", 3),
     "dataset": ("123", "123"),  # to YAML a number
     "subset": ("600", 600),
+    "unlabeled_fraction": ("1e-1", 0.1),
+    "labeled_classes": ("3", "3"),  # to YAML a number
+    "unlabeled_classes": ("0-4,bag", "0-4,bag"),
+    "labeled_imbalance": ("10", 10.0),
+    "unlabeled_imbalance": ("1e2", 100.0),
+    "label_noise": ("2e-1", 0.2),
+    "noise_kind": ("confusion", "confusion"),
+    "foreign": ("0.25", 0.25),
+    "foreign_images": ("digits", "digits"),
     "epochs": ("7", 7),
     "max_steps": ("80", 80),
     "patience": ("0", 0),
@@ -140,6 +150,8 @@ NEEDS: dict[str, dict[str, object]] = {
     "scheduler": A_SEARCH | {"max_steps": 900},
     "grace_steps": A_SEARCH | {"scheduler": "median", "max_steps": 900},
     "search": {name: A_SEARCH[name] for name in ("samples", "holdout")},
+    "noise_kind": {"label_noise": 0.2},
+    "foreign_images": {"foreign": 0.5},
 }
 """What a setting needs beside it."""
 
@@ -148,7 +160,7 @@ def test_every_setting_has_a_flag() -> None:
     assert FLAGS.keys() == set(KEYS)
     of_sgd, of_rounds = {"optimizer_momentum", "nesterov"}, {"selections", "rounds"}
     others = FLAGS.keys() - NEEDS.keys() - {"grid"}
-    of_others = {"beta1", "beta2", "eps", "label_fractions"}
+    of_others = {"beta1", "beta2", "eps", "label_fractions", *TrialConfig().pools.__dataclass_fields__}
     for flags in (others - of_sgd - of_rounds, others - of_others):
         chosen = FLAGS if of_sgd.isdisjoint(flags) else FLAGS | {"optimizer": ("SGD", "SGD")}
         arguments = []

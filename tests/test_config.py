@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ssl_runner.config import FIELDS, SweepConfig, TrialConfig
 from ssl_runner.methods.settings import HYPERPARAMETERS, METHODS, defaults
 from ssl_runner.models.settings import OF_SOME_MODELS
+from ssl_runner.pools.settings import OF_OTHERS
 from ssl_runner.study import (
     KEYS,
     load_settings,
@@ -58,6 +59,15 @@ TRIAL_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "decay_every": st.none() | st.floats(0, 1, exclude_min=True),
     "decay_factor": st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
     "warmup_steps": whole,
+    "unlabeled_fraction": st.floats(0, 1, exclude_min=True),
+    "labeled_classes": st.none() | st.sampled_from(["0-4", "größe, 3"]),
+    "unlabeled_classes": st.none() | st.just("1, 0"),
+    "labeled_imbalance": st.floats(1, 1000),
+    "unlabeled_imbalance": st.floats(1, 1000),
+    "label_noise": st.floats(0, 1, exclude_max=True),
+    "noise_kind": st.sampled_from([None, "symmetric", "confusion"]),
+    "foreign": st.floats(0, 1),
+    "foreign_images": st.sampled_from([None, "noise", "KMNIST"]),
     "dropout": st.none() | st.floats(0, 1, exclude_max=True),
     "small_images": st.booleans(),
     "weights_file": st.none() | st.sampled_from(["weights.pt", "über/weights 2.pth"]),
@@ -128,7 +138,10 @@ def valid_settings(draw: st.DrawFn) -> dict[str, object]:
 
 
 def keep_valid(values: dict[str, Any]) -> dict[str, Any]:
-    """Without Nesterov's momentum where there is no momentum."""
+    """Without Nesterov's momentum where there is no momentum, and what else needs another setting."""
+    for name, needed in OF_OTHERS.items():
+        if not values.get(needed):
+            values.pop(name, None)
     if not values.get("optimizer_momentum"):
         values.pop("nesterov", None)
     return values
@@ -340,6 +353,15 @@ CHANGED: dict[str, Any] = {
     "label_fraction": 0.5,
     "selection": "margin",
     "label_budgets": "100 300",
+    "unlabeled_fraction": 0.5,
+    "labeled_classes": "0-4",
+    "unlabeled_classes": "Coat, Bag",
+    "labeled_imbalance": 10,
+    "unlabeled_imbalance": 10,
+    "label_noise": 0.2,
+    "noise_kind": "confusion",
+    "foreign": 0.25,
+    "foreign_images": "digits",
     "method": "freematch",
     "model": "AdaptiveCNN",
     "seed": 1,
@@ -389,6 +411,8 @@ WORKERS = ("num_workers", "min_workers")
 TAKERS: dict[str, dict[str, Any]] = {
     "selection": {"selection": "random", "label_budgets": "100"},
     "label_budgets": {"selection": "random", "label_budgets": "100"},
+    "noise_kind": {"label_noise": 0.5},
+    "foreign_images": {"foreign": 0.5},
     "small_images": {"model": RESNET},
     "weights_file": {"model": RESNET},
     "sync_batch_norm": {"model": RESNET},

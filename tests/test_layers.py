@@ -14,7 +14,7 @@ ROOMS = (
     *("ssl_runner", "lazy", "errors", "labels", "metrics", "checkpoint_name", "time_limit", "testing"),
     *("settings", "search", "imports", "keyed_random", "selection", "cache", "storage"),
     *("config", "identity", "shard", "study", "command"),
-    *("split", "datasets", "sampler", "loader", "image_files", "parquet_shards"),
+    *("split", "datasets", "pools", "sampler", "loader", "image_files", "parquet_shards"),
     *("augment", "models", "methods", "train", "suited", "checkpoint", "results"),
     *(
         "saved_model",

@@ -51,6 +51,15 @@ split_seed int64
 selection string
 label_budgets string
 holdout int64
+unlabeled_fraction double
+labeled_classes string
+unlabeled_classes string
+labeled_imbalance double
+unlabeled_imbalance double
+label_noise double
+noise_kind string
+foreign double
+foreign_images string
 model string
 dropout double
 small_images bool
@@ -100,15 +109,21 @@ search string
 validation string
 round int64
 labeled_images int64
+labeled_images_per_class list<element: int64>
+flipped_labels int64
 unlabeled_images int64
+foreign_unlabeled_images int64
+class_mismatch double
 validation_images int64
 test_images int64
+test_images_left_out int64
 images_left_out int64
 left_out_why string
 test_fraction double
 next_images list<element: int64>
 weights string
 split_digest string
+pools_digest string
 settings_id string
 data_digest string
 sources string

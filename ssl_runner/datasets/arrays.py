@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,8 @@ class ImageDataset:
         left_out: Images that are in its files and in no part.
         left_out_why: The reasons with their counts, in a line; empty: none is left out.
         test_fraction: Share of the labeled images drawn for the test; None: it has its own test part.
+        foreign: Training images of other sets by name, uint8, of the same shape: what its unlabeled
+            pools may be mixed with.
 
     Raises:
         InputError: If the parts have different classes, or images of different shapes; or if an image
@@ -111,6 +114,7 @@ class ImageDataset:
     left_out: int = 0
     left_out_why: str = ""
     test_fraction: float | None = None
+    foreign: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         train = self.train
@@ -159,9 +163,24 @@ class ImageDataset:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all images."""
+        """Bytes of all images but the foreign ones."""
         parts = (self.train, self.test, self.validation)
         return sum(part.images.nbytes for part in parts if part is not None)
+
+    @property
+    def foreign_nbytes(self) -> int:
+        """Bytes of the foreign images."""
+        return sum(images.nbytes for images in self.foreign.values())
+
+    @property
+    def foreign_digests(self) -> dict[str, str]:
+        """What identifies the foreign images of each set."""
+        found = {}
+        for name, images in self.foreign.items():
+            sha256 = hashlib.sha256(str(images.shape).encode())
+            _hash_rows(sha256, images)
+            found[name] = sha256.hexdigest()[:16]
+        return found
 
 
 def digest_of(train: ImageArrays, test: ImageArrays, validation: ImageArrays | None = None) -> str:
@@ -170,8 +189,13 @@ def digest_of(train: ImageArrays, test: ImageArrays, validation: ImageArrays | N
     sha256 = hashlib.sha256(json.dumps([part.class_names for part in parts]).encode())
     for array in (array for part in parts for array in (part.images, part.labels)):
         sha256.update(f"{array.dtype.str} {array.shape}".encode())
-        for first in range(0, len(array), _HASHED_AT_ONCE):
-            rows = array[first : first + _HASHED_AT_ONCE]
-            sha256.update(np.ascontiguousarray(rows).data)
-            was_read(array, len(rows), scattered=False)
+        _hash_rows(sha256, array)
     return sha256.hexdigest()[:16]
+
+
+def _hash_rows(sha256: Any, array: npt.NDArray[np.generic]) -> None:
+    """Update a hash by every byte of an array."""
+    for first in range(0, len(array), _HASHED_AT_ONCE):
+        rows = array[first : first + _HASHED_AT_ONCE]
+        sha256.update(np.ascontiguousarray(rows).data)
+        was_read(array, len(rows), scattered=False)

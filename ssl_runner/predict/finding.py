@@ -124,6 +124,7 @@ def _of_dataset(
         else:
             labeled = np.unique(np.concatenate([trial.labeled for trial in known]))
             places_N = np.unique(np.concatenate([trial.unlabeled for trial in known]))
+            places_N = places_N[places_N < len(dataset.train)]  # the others are foreign
         places_N = labeled if part == "labeled" else np.setdiff1d(places_N, labeled)
     return _chosen(name, arrays, places_N, class_names, ignore_labels)
 
@@ -141,13 +142,14 @@ def _validation(
             f"{dataset.name}: has no validation part, and the models were trained on other data. Name "
             "another --part."
         )
+    classes = known[0].classes  # as its validation images are numbered
     first, *others = (trial.validation for trial in known)
     if any(not np.array_equal(first[0], images) for images, _ in others):
         raise InputError(
             f"{dataset.name}: the models must have the same validation images for --part validation, "
             f"got {len(known)} models with different ones. Ask them one by one."
         )
-    arrays = ImageArrays(np.ascontiguousarray(first[0]), first[1], dataset.train.class_names)
+    arrays = ImageArrays(np.ascontiguousarray(first[0]), first[1], classes)
     return _chosen(name, arrays, np.arange(len(arrays)), class_names, ignore_labels)
 
 

@@ -215,10 +215,13 @@ def _pictures(dataset: ImageDataset, done: pd.DataFrame) -> tuple[list[Picture],
         for place in np.flatnonzero(train.labels == k)[:_IMAGES_OF_A_CLASS]
     ]
     images = [picture(train.images[n], names[train.labels[n]]) for n in places[:_MOST_IMAGES]]
-    misclassified = [] if done.empty else _best(done)["misclassified"]
+    if done.empty:
+        return images, []
+    best = _best(done)
+    answers = best["class_names"]  # those that it knows
     return images, [
-        picture(test.images[n], f"{names[test.labels[n]]}, taken for {names[taken]}")
-        for n, taken in (() if misclassified is None else misclassified)
+        picture(test.images[n], f"{names[test.labels[n]]}, taken for {answers[taken]}")
+        for n, taken in (() if best["misclassified"] is None else best["misclassified"])
     ]
 
 

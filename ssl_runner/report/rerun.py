@@ -3,7 +3,9 @@
 import functools
 import itertools
 import json
+import math
 import shlex
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +22,7 @@ from ssl_runner.config import (
     TrialConfig,
 )
 from ssl_runner.datasets.settings import SELECTIONS
+from ssl_runner.pools.settings import OF_OTHERS
 from ssl_runner.report.words import value_text
 from ssl_runner.results.matching import config_of
 from ssl_runner.settings import Whole, without_none
@@ -58,6 +61,7 @@ def command_of(rows: pd.DataFrame) -> str:
         arguments += ["--full-methods", *full_methods]
     chosen = search.get("search", {})
     as_they_stand = rows[rows["role"] == "default"] if chosen else rows
+    grids = [] if search else _grids(rows)
     for field in FIELDS.values():
         if field.name in AXES.values():
             continue
@@ -65,8 +69,12 @@ def command_of(rows: pd.DataFrame) -> str:
         values = _values(among, field.name)
         if field.name in NEVER_AN_AXIS and len(values) > 1:
             continue
+        if any(field.name in grid for grid in grids):
+            values = [base for base in [_base(rows, field.name)] if base is not None]
         if values not in ([], [field.default]):
             arguments += [f"--{field.name.replace('_', '-')}", *map(value_text, values)]
+    if grids:
+        arguments += ["--grids", *(json.dumps(grid, ensure_ascii=False) for grid in grids)]
     for name in SEARCH_KEYS:
         if name in search:
             value = search[name]
@@ -115,6 +123,59 @@ def command_of_trial(row: Mapping[Any, Any]) -> str:
             values = value.split() if name == "label_budgets" else [value]
             arguments += [f"--{flag.replace('_', '-')}", *values]
     return f"python -m ssl_runner.{'tune' if with_ray else 'train'} {shlex.join(arguments)}".rstrip()
+
+
+_OWNED = {name for names in DETERMINING.values() for name in names}
+
+
+def _grids(rows: pd.DataFrame) -> list[dict[str, list[Any]]]:
+    """The grids, one after another, that give the combinations of the rows' settings; none where every
+    combination is there."""
+    varying = [
+        name
+        for name in FIELDS
+        if name not in (*AXES.values(), *NEVER_AN_AXIS, *_CHOSEN, *_OWNED)
+        and rows[name].nunique(dropna=False) > 1
+    ]
+    free = [name for name in varying if name not in OF_OTHERS]
+    most = math.prod(rows[name].nunique(dropna=False) for name in free)
+    if len(rows[free].drop_duplicates()) == most:
+        return []
+    base = {name: _base(rows, name) for name in varying}
+    found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows[varying].drop_duplicates().to_dict("records"):
+        values = {name: _plain(name, row[name]) for name in varying}
+        changed = {name: value for name, value in values.items() if value != base[name]}
+        found.setdefault(tuple(changed), []).append(changed)
+    grids = []
+    for names, combinations in found.items():
+        lists = {
+            name: sorted(
+                {each[name] for each in combinations}, key=lambda value: (value is None, value)
+            )
+            for name in names
+        }
+        if math.prod(map(len, lists.values())) == len(combinations):
+            grids.append(lists)
+        else:
+            grids += [{name: [value] for name, value in each.items()} for each in combinations]
+    return grids
+
+
+def _base(rows: pd.DataFrame, name: str) -> Any:
+    """The value of a setting around which the others vary: its default if some row has that, else the
+    most frequent one."""
+    values = [_plain(name, value) for value in rows[name]]
+    return (
+        FIELDS[name].default if FIELDS[name].default in values else Counter(values).most_common(1)[0][0]
+    )
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value of a frame as a setting has it."""
+    if pd.isna(value):
+        return None
+    return int(value) if without_none(FIELDS[name].type) == Whole else value
 
 
 def _search(rows: pd.DataFrame) -> dict[str, Any]:

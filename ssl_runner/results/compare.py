@@ -10,6 +10,7 @@ from ssl_runner.config import DETERMINING
 from ssl_runner.errors import InputError
 from ssl_runner.methods.settings import HYPERPARAMETERS, METHODS
 from ssl_runner.metrics import COMPARED
+from ssl_runner.pools.settings import OF_OTHERS
 from ssl_runner.results.schema import SETTING_COLUMNS
 
 CONFIDENCE = 0.95
@@ -24,6 +25,7 @@ _VERSION = ("data_digest", "sources")
 _BY = {name: by for by, names in DETERMINING.items() for name in names} | {
     "order": "method",
     "label_budgets": "label_fraction",  # those of the rounds before vary rarely
+    **OF_OTHERS,
 }
 _OF_METHOD = (*HYPERPARAMETERS, "order")
 _OF_ROUNDS = ("selection", "label_budgets")

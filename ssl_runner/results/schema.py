@@ -14,7 +14,7 @@ SCHEMA_VERSION = 5
 """A version has columns that the one before lacks: they are null in older rows. Version 3 has
 `settings_id` and `sources`, and other names for the columns in `RENAMED`; version 4 has macro-averaged
 accuracies, what a data set left out, and the file of the trained model; version 5 has a trial's place
-in a search, the status `stopped`, and rounds of buying labels."""
+in a search, the status `stopped`, rounds of buying labels, and what the pools hold."""
 
 RENAMED = {"passed": "unlabeled_batches_skipped", "mistakes": "misclassified"}
 """Columns of older versions, each with its current name, under which it is read."""
@@ -106,9 +106,21 @@ TRIALS = _schema(
         ),
         "round": (_WHOLE, "number of the round, from 1; null: the trial is no round"),
         "labeled_images": (_WHOLE, "images in the labeled pool"),
+        "labeled_images_per_class": (pa.list_(_WHOLE), "the same by the classes of the labels given"),
+        "flipped_labels": (_WHOLE, "labels that were flipped"),
         "unlabeled_images": (_WHOLE, "images in the unlabeled pool"),
+        "foreign_unlabeled_images": (_WHOLE, "of these, images of another set"),
+        "class_mismatch": (
+            _REAL,
+            "share of the unlabeled images' classes that are not labeled (Oliver et al. 2018, section "
+            "4.4); null: there is no unlabeled image, or some whose class is unknown",
+        ),
         "validation_images": (_WHOLE, "number of validation images"),
         "test_images": (_WHOLE, "number of test images"),
+        "test_images_left_out": (
+            _WHOLE,
+            "test images that are not evaluated: of classes that are not labeled",
+        ),
         "images_left_out": (_WHOLE, "images in the data set's files that are in no part"),
         "left_out_why": (_TEXT, "the reasons with their counts; empty: none is left out"),
         "test_fraction": (
@@ -121,6 +133,7 @@ TRIALS = _schema(
         ),
         "weights": (_TEXT, "file of the trained model in the results folder; null: not kept"),
         "split_digest": (_TEXT, "digest of the choice of labeled images"),
+        "pools_digest": (_TEXT, "digest of both pools and of the labels as given"),
         "settings_id": (_TEXT, "short hash of the settings alone"),
         "data_digest": (_TEXT, "digest of the data set"),
         "sources": (

@@ -14,11 +14,13 @@ from ssl_runner.datasets.decoded.pool import usable_cpus
 from ssl_runner.errors import InputError
 from ssl_runner.identity import Trial, identify
 from ssl_runner.models import check_models
+from ssl_runner.pools.foreign import with_foreign
 from ssl_runner.report.terminal import print_comparison, wide_console
 from ssl_runner.results import ResultsFolder
 from ssl_runner.results.matching import match
 from ssl_runner.suited import suited
 from ssl_runner.time_limit import time_limit
+from ssl_runner.train.data import known_of
 from ssl_runner.trial import RunContext, failed_rows, finish_trial, run_trial
 from ssl_runner.versions import git_commit
 
@@ -45,7 +47,8 @@ def main() -> int:
     for line in lines:
         console.print(line, highlight=False, markup=False)
     (config,) = suitable.trials(dataset.has_unlabeled)
-    (trial,) = identify([config], dataset.digest)
+    dataset = with_foreign(dataset, [config.pools.foreign_images])
+    (trial,) = identify([config], dataset.digest, dataset.foreign_digests)
     console.print(f"trial {trial.trial_id}: {config.description}", highlight=False)
     with results.lock_sweep(f"{sweep}--{trial.trial_id}"):  # other trials may train beside this one
         matches = match([trial], results.known(sweep))
@@ -53,7 +56,7 @@ def main() -> int:
         results.remove_leftovers(sweep, () if command.fresh else has_row, {trial.trial_id})
         if command.fresh or not has_row:
             channels, height, width = dataset.train.images.shape[1:]
-            classes = len(dataset.train.class_names)
+            classes = len(known_of(config, dataset).names)
             for line in check_models([config.network], channels, (height, width), classes):
                 console.print(line, highlight=False, markup=False, soft_wrap=True)
         for what in matches.changed:

@@ -169,11 +169,14 @@ class Training:
 
     def _new_loader(self) -> "DataLoader[Batch]":
         """Batches gathered where the images are: on the device, if they fit there."""
-        images_NCHW = resident(self.data.images_NCHW, self.device)
+        images_NCHW, more_MCHW = resident(self.data.images_NCHW, self.device), self.data.foreign_MCHW
         stays = isinstance(images_NCHW, torch.Tensor)
+        if isinstance(images_NCHW, torch.Tensor) and more_MCHW is not None:  # one array, one gathering
+            images_NCHW = torch.cat((images_NCHW, torch.tensor(more_MCHW, device=self.device)))
+            more_MCHW = None
         targets_N = resident(self.data.targets_N, self.device) if stays else self.data.targets_N
         return make_loader(
-            PartiallyLabeledDataset(images_NCHW, targets_N),
+            PartiallyLabeledDataset(images_NCHW, targets_N, more_MCHW),
             self.sampler,
             pin_memory=self.device.type == "cuda" and not stays,
         )

@@ -1,7 +1,7 @@
 """How data reach the trials: in Ray's object store, or mapped by each node from its own cache."""
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,14 @@ class NodeMap:
         mapped: Its entry in the cache of the node that began.
         path, files: Where its files are on every node, and how they are read.
         digest: What it must be.
+        foreign: Reference to the foreign images in the object store; None: there are none.
     """
 
     mapped: MappedDataset
     path: str
     files: FileSettings
     digest: str
+    foreign: Any = None
 
     def open(self) -> ImageDataset:
         """Map it.
@@ -39,6 +41,10 @@ class NodeMap:
         Raises:
             DataError: If its files are not on this node, or are others.
         """
+        dataset = self._own()
+        return dataset if self.foreign is None else replace(dataset, foreign=ray.get(self.foreign))
+
+    def _own(self) -> ImageDataset:
         with contextlib.suppress(DataError):
             return self.mapped.open()
         dataset = load_dataset(self.path, say=lambda line: None, files=self.files)
@@ -65,7 +71,8 @@ def share(dataset: ImageDataset, sweep: SweepConfig, cluster: Cluster, is_local:
         return ray.put(dataset)
     path = str(Path(sweep.trial.data.dataset).absolute())
     files = sweep.files
-    return NodeMap(mapped, path, files, dataset.digest)
+    foreign = ray.put(dataset.foreign) if dataset.foreign else None
+    return NodeMap(mapped, path, files, dataset.digest, foreign)
 
 
 def opened(shared: Any) -> ImageDataset:

@@ -38,8 +38,9 @@ def _placed(
     """A trial for each config, with its place in the search; the first of equal ones."""
     own = None if dataset.validation is None else len(dataset.validation.labels)
     trials: dict[str, Trial] = {}
+    only = [config for config, _ in configs]
     for trial, (config, place) in zip(
-        identify([config for config, _ in configs], dataset.digest), configs, strict=True
+        identify(only, dataset.digest, dataset.foreign_digests), configs, strict=True
     ):
         # What stands untuned was not chosen.
         labels = None if place["role"] == "default" else own or config.data.holdout

@@ -21,6 +21,7 @@ from ssl_runner.errors import InputError, require
 from ssl_runner.identity import Trial, chains, identify
 from ssl_runner.methods import build_method
 from ssl_runner.models import check_models
+from ssl_runner.pools.foreign import with_foreign
 from ssl_runner.report.page import render_page
 from ssl_runner.report.terminal import print_comparison, wide_console
 from ssl_runner.results import ResultsFolder, newest
@@ -32,7 +33,7 @@ from ssl_runner.shard import lock_name
 from ssl_runner.storage import is_local, write_whole
 from ssl_runner.suited import suited
 from ssl_runner.train import prepare
-from ssl_runner.train.data import first_labeled, with_label
+from ssl_runner.train.data import first_labeled, known_of, with_label
 from ssl_runner.trial import failed_rows
 from ssl_runner.tune.adaptive import AdaptiveSearch
 from ssl_runner.tune.cluster import Cluster, check_fits, check_shared, ray_cluster, this_machine
@@ -127,6 +128,7 @@ def run_sweep(command: Command) -> int:
         name, files = command.sweep.trial.data.dataset, command.sweep.files
         dataset = load_dataset(name, command.data_dir, files=files)
         config, lines = suited(command.sweep, dataset)
+        dataset = with_foreign(dataset, config.foreign_sets)
         sweep = _Sweep(command, config, results, dataset, [], wide_console())
         for line in lines:
             sweep.say(line)
@@ -135,7 +137,8 @@ def run_sweep(command: Command) -> int:
             if config.search:
                 sweep = _search(sweep, ray_once)
             else:
-                trials = identify(config.trials(dataset.has_unlabeled), dataset.digest)
+                configs = config.trials(dataset.has_unlabeled)
+                trials = identify(configs, dataset.digest, dataset.foreign_digests)
                 if command.shard is not None:
                     count = len(trials)
                     trials = [trial for trial in trials if command.shard.holds(trial.config)]
@@ -163,7 +166,8 @@ class _RayOnce:
         """
         if self._cluster is None:
             command, results = self._sweep.command, self._sweep.results
-            in_store = 0 if handle_of(self._sweep.dataset) else self._sweep.dataset.nbytes
+            dataset = self._sweep.dataset
+            in_store = (0 if handle_of(dataset) else dataset.nbytes) + dataset.foreign_nbytes
             cluster = self._stack.enter_context(ray_cluster(command.address, in_store, command.verbose))
             check_fits(command.sweep, cluster)
             check_shared(results.location, is_local(results.filesystem), cluster)
@@ -366,10 +370,13 @@ def _check_trials(sweep: _Sweep, trials: Sequence[Trial]) -> dict[str, int]:
     dataset, configs = sweep.dataset, [trial.config for trial in trials]
     channels, height, width = dataset.train.images.shape[1:]
     classes = len(dataset.train.class_names)
-    # Dropout is no reason why a model can't be built, and a search has as many as samples.
-    networks = {replace(config.network, dropout=None): config.network for config in configs}
-    for line in check_models(networks.values(), channels, (height, width), classes):
-        sweep.say(line)
+    for known in dict.fromkeys(config.pools.labeled_classes for config in configs):
+        some = [config for config in configs if config.pools.labeled_classes == known]
+        classes = len(known_of(some[0], dataset).names)
+        # Dropout is no reason why a model can't be built, and a search has as many as samples.
+        networks = {replace(config.network, dropout=None): config.network for config in some}
+        for line in check_models(networks.values(), channels, (height, width), classes):
+            sweep.say(line)
     for settings in {config.unlabeled.method: config.unlabeled for config in configs}.values():
         build_method(settings, torch.full((classes,), 1 / classes))
     for network in {config.network.model: config.network for config in configs}.values():
@@ -383,7 +390,7 @@ def _check_trials(sweep: _Sweep, trials: Sequence[Trial]) -> dict[str, int]:
     for trial in trials:
         data = trial.config.data
         # What the pools' sizes depend on.
-        key = (data.subset, data.holdout, data.label_fraction, data.label_budgets)
+        key = (data.subset, data.holdout, data.label_fraction, data.label_budgets, trial.config.pools)
         if key not in pools:
             pools[key] = _pools(trial.config, dataset)
         steps, warmup = steps_of(trial.config, pools[key]), trial.config.optimizer.warmup_steps
