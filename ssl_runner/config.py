@@ -319,8 +319,8 @@ class SweepConfig:
     grid: Mapping[str, tuple[Plain, ...]] = setting(
         {}, "more lists, of any setting of a trial: {lr: [0.001, 0.003]}, or several values to its flag"
     )
-    grids: tuple[Mapping[str, tuple[Plain, ...]], ...] = setting(
-        (),
+    grids: tuple[Mapping[str, tuple[Plain, ...]], ...] | None = setting(
+        None,
         "grids one after another, each around the settings as they stand: [{label_noise: [0, 0.2]}, "
         "{foreign: [0.25, 0.5]}]; trials that are equal are run once",
     )
@@ -440,7 +440,7 @@ class SweepConfig:
             gpus,
             fix,
         )
-        for place, grid in (("grid", self.grid), *(("grids", each) for each in self.grids)):
+        for place, grid in (("grid", self.grid), *(("grids", each) for each in self.grids or ())):
             for name, values in grid.items():
                 self._check_axis(place, name)
                 self._check_values(place, name, values)
@@ -609,7 +609,7 @@ class SweepConfig:
                 check_value(FIELDS[name], value)
                 self._require_taken(name, value)
         fix = "Search first, then run them with what it finds."
-        require(not self.grids, "grids", "left out with a search", list(self.grids), fix)
+        require(not self.grids, "grids", "left out with a search", list(self.grids or ()), fix)
         fix = "Search at a label fraction, then run the rounds with what it finds."
         rule = "left out with a search"
         require(self.rounds is None, "rounds", rule, list(self.rounds or ()), fix)
@@ -677,7 +677,7 @@ class SweepConfig:
     @property
     def varying(self) -> tuple[str, ...]:
         """The settings that vary in this sweep without a list of their own."""
-        return tuple(dict.fromkeys((*self.grid, *itertools.chain(*self.grids), *self.search)))
+        return tuple(dict.fromkeys((*self.grid, *itertools.chain(*(self.grids or ())), *self.search)))
 
     @property
     def search_record(self) -> str | None:

@@ -137,9 +137,10 @@ def sweep_settings(sweep: SweepConfig) -> dict[str, object]:
     everything = {**vars(sweep), **vars(sweep.files), **sweep.trial.flat()}
     assert set(KEYS) < {*everything, *AXES}
     everything["grid"] = {name: list(values) for name, values in sweep.grid.items()}
-    everything["grids"] = [
-        {name: list(values) for name, values in grid.items()} for grid in sweep.grids
-    ]
+    if sweep.grids is not None:
+        everything["grids"] = [
+            {name: list(values) for name, values in grid.items()} for grid in sweep.grids
+        ]
     everything["search"] = {name: domain.plain() for name, domain in sweep.search.items()}
     return {
         key: list(everything[key]) if isinstance(everything[key], tuple) else everything[key]

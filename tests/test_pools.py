@@ -490,7 +490,7 @@ def test_grids_stand_one_after_another_around_a_base() -> None:
             {"grids": [{"foreign": [0.5]}], "grid": {"foreign": [0.1]}},
             "grids must be without an entry in grid, got 'foreign'",
         ),
-        ({"grids": [], "noise_kind": "symmetric"}, "noise_kind must be left out without label_noise"),
+        ({"grids": None, "noise_kind": "symmetric"}, "noise_kind must be left out without label_noise"),
         (
             {
                 "grids": [{"foreign": [0.5]}],
@@ -513,7 +513,7 @@ def test_grids_that_can_not_be_are_refused(changes: dict[str, Any], message: str
         {},
         {"grids": [{"foreign": [0.5]}, {}], "labeled_imbalance": 1},
         {"grids": [{"labeled_classes": ["0-2, 4"], "unlabeled_classes": ["0-1", "5-6"]}, {}]},
-        {"grids": (), "grid": {"label_noise": [0, 0.1], "noise_kind": ["symmetric", "confusion"]}},
+        {"grids": None, "grid": {"label_noise": [0, 0.1], "noise_kind": ["symmetric", "confusion"]}},
     ],
 )
 def test_the_command_that_runs_grids_again_is_read_off_their_rows(changes: dict[str, Any]) -> None:

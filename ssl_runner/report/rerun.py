@@ -139,7 +139,7 @@ def _grids(rows: pd.DataFrame) -> list[dict[str, list[Any]]]:
     ]
     free = [name for name in varying if name not in OF_OTHERS]
     most = math.prod(rows[name].nunique(dropna=False) for name in free)
-    if len(rows[free].drop_duplicates()) == most:
+    if not free or len(rows[free].drop_duplicates()) == most:
         return []
     base = {name: _base(rows, name) for name in varying}
     found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
