@@ -693,7 +693,11 @@ class SweepConfig:
 
     def describe(self, trial: TrialConfig) -> str:
         """A display name: what tells a trial apart in this sweep."""
-        return f"{trial.described(self.varying)} seed {trial.batches.seed}"
+        stands = self.trial.flat()
+        changed = [name for name, value in trial.flat().items() if value != stands[name]]
+        in_all = (*self.grid, *self.search)  # of the grids one after another, what was changed
+        names = [name for name in self.varying if name in in_all or name in changed]
+        return f"{trial.described(names)} seed {trial.batches.seed}"
 
     def _label_settings(self, config: str) -> list[dict[str, Any]]:
         """What says how many labels the trials of a config have: each value, as settings."""

@@ -570,9 +570,10 @@ def test_a_sweep_over_what_the_pools_hold(
     assert "8 of 8 trials are in" in again
     # A model of four classes answers with those.
     (model, *_) = [name for name in few["weights"].dropna()]
-    answer = call(predict, str(tmp_path / model), "digits", "--part", "validation")
+    asked = (str(tmp_path / model), "digits", "--output", str(tmp_path / "answers.parquet"))
+    answer = call(predict, *asked, "--part", "validation")
     assert answer.returncode == 0, answer.stderr
-    refused = call(predict, str(tmp_path / model), "digits")
+    refused = call(predict, *asked, "--force")
     assert refused.returncode == 2
     assert "Traceback" not in refused.stderr
 

@@ -154,6 +154,46 @@ def label_chart(curve: pd.DataFrame, full: float | None) -> Spec:
     return spec_of(alt.layer(*layers).properties(width=2 * WIDTH, height=300))
 
 
+def gain_chart(
+    points: pd.DataFrame, methods: Sequence[str], title: str, is_log: bool, is_ratio: bool
+) -> Spec:
+    """Gain over `pass` along an axis: a line and intervals for each method, and a line at 0.
+
+    Args:
+        points: A row for each method and value: `configuration` (the method), `value`, and in points
+            `mean`, `low` and `high` (NaN: no interval), `n`, and `accuracy` (a share).
+        methods: In the order of their colors.
+        title: Of the chart.
+        is_log: Whether the axis is logarithmic.
+        is_ratio: Whether its values are ratios; else they are shares.
+    """
+    legend = alt.Legend(title=None, orient="bottom")
+    color, dash = colors_of(methods, legend)
+    scale = alt.Scale(type="log" if is_log else "linear", nice=False, padding=20)
+    ticks = sorted(set(points["value"].tolist()))
+    form = "" if is_ratio else ".3~%"
+    axis = alt.Axis(values=ticks, format=form, labelOverlap="greedy", labelSeparation=6)
+    x = alt.X("value:Q", scale=scale, axis=axis, title="γ" if is_ratio else None)
+    base = alt.Chart(points.round(6), title=title).encode(x=x, color=color)
+    tooltip = [
+        alt.Tooltip("configuration:N", title="method"),
+        alt.Tooltip("value:Q", format=form),
+        alt.Tooltip("mean:Q", format="+.2f", title="gain in points"),
+        alt.Tooltip("low:Q", format="+.2f"),
+        alt.Tooltip("high:Q", format="+.2f"),
+        alt.Tooltip("accuracy:Q", format=".2%"),
+        "n:Q",
+    ]
+    line = base.mark_line(point=alt.OverlayMarkDef(size=40)).encode(
+        y=alt.Y("mean:Q", title="gain over pass, points"), strokeDash=dash, tooltip=tooltip
+    )
+    known = base.transform_filter("isValid(datum.low)")
+    bars = known.mark_rule().encode(y=alt.Y("low:Q"), y2="high:Q")
+    zero = alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(strokeDash=[2, 4], color="#888")
+    layers = alt.layer(zero.encode(y="zero:Q"), bars, line)
+    return spec_of(layers.properties(width=WIDTH, height=HEIGHT))
+
+
 def _heat_map(rows: pd.DataFrame, x: str, y: str, value: str, title: str, form: str) -> Spec:
     """A number in each cell, on a color for its value."""
     columns, lines = list(dict.fromkeys(rows[x])), list(dict.fromkeys(rows[y]))

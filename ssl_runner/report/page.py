@@ -20,6 +20,7 @@ from ssl_runner.datasets.settings import is_path
 from ssl_runner.errors import InputError
 from ssl_runner.metrics import METRICS
 from ssl_runner.report import charts, words
+from ssl_runner.report.along_page import HEADING, AlongPart, along_parts
 from ssl_runner.report.pictures import Picture, environment, picture, time_now
 from ssl_runner.report.rerun import command_of
 from ssl_runner.report.search_page import SearchPart, search_parts
@@ -43,17 +44,21 @@ def with_configuration(trials: pd.DataFrame, compared: pd.DataFrame) -> pd.DataF
 
 
 def make_charts(
-    trials: pd.DataFrame, epochs: pd.DataFrame, parts: Sequence[SearchPart] | None = None
+    trials: pd.DataFrame,
+    epochs: pd.DataFrame,
+    parts: Sequence[SearchPart] | None = None,
+    along: Sequence[AlongPart] | None = None,
 ) -> dict[str, charts.Spec]:
     """Every chart that the rows allow, by name.
 
     Args:
         trials, epochs: Rows as in `results/trials` and `results/epochs`.
-        parts: From `search_parts`, if they are there already.
+        parts, along: From `search_parts` and `along_parts`, if they are there already.
     """
     parts = search_parts(trials) if parts is None else parts
-    of_searches = {one.name: one.spec for part in parts for one in part.charts}
-    return _charts_of_comparison(trials, epochs) | of_searches
+    along = along_parts(trials) if along is None else along
+    drawn = [*(one for part in parts for one in part.charts), *(part.chart for part in along)]
+    return _charts_of_comparison(trials, epochs) | {one.name: one.spec for one in drawn}
 
 
 def _charts_of_comparison(trials: pd.DataFrame, epochs: pd.DataFrame) -> dict[str, charts.Spec]:
@@ -120,8 +125,8 @@ def render_page(
     """
     compared = compare(trials, (baseline,)) if baseline else compare(trials)
     keys = words.keys_of(compared)
-    searches = search_parts(trials)
-    made = make_charts(trials, epochs, searches)
+    searches, along = search_parts(trials), along_parts(trials)
+    made = make_charts(trials, epochs, searches, along)
     curves = [metric.name for metric in METRICS if metric.name in made]
     records = compared.to_dict("records")
     done = compared_rows(trials)
@@ -142,6 +147,8 @@ def render_page(
             charts=made,
             curves=curves,
             searches=searches,
+            along=along,
+            along_heading=HEADING,
             headings=[
                 *("configuration", "labels", *words.metrics_of(compared).values()),
                 *(f"to {name}" for name in references),

@@ -25,7 +25,7 @@ from ssl_runner.datasets.settings import SELECTIONS
 from ssl_runner.pools.settings import OF_OTHERS
 from ssl_runner.report.words import value_text
 from ssl_runner.results.matching import config_of
-from ssl_runner.settings import Whole, without_none
+from ssl_runner.settings import Whole, rule_of, without_none
 
 
 def command_of(rows: pd.DataFrame) -> str:
@@ -137,15 +137,15 @@ def _grids(rows: pd.DataFrame) -> list[dict[str, list[Any]]]:
         if name not in (*AXES.values(), *NEVER_AN_AXIS, *_CHOSEN, *_OWNED)
         and rows[name].nunique(dropna=False) > 1
     ]
-    free = [name for name in varying if name not in OF_OTHERS]
-    most = math.prod(rows[name].nunique(dropna=False) for name in free)
-    if not free or len(rows[free].drop_duplicates()) == most:
+    columns = {name: [_plain(name, value) for value in rows[name]] for name in varying}
+    free = [columns[name] for name in varying if name not in OF_OTHERS]
+    if len(set(zip(*free, strict=True))) == math.prod(len(set(values)) for values in free) or not free:
         return []
     base = {name: _base(rows, name) for name in varying}
     found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for row in rows[varying].drop_duplicates().to_dict("records"):
-        values = {name: _plain(name, row[name]) for name in varying}
-        changed = {name: value for name, value in values.items() if value != base[name]}
+    for row in dict.fromkeys(zip(*columns.values(), strict=True)):
+        values = zip(varying, row, strict=True)
+        changed = {name: value for name, value in values if value != base[name]}
         found.setdefault(tuple(changed), []).append(changed)
     grids = []
     for names, combinations in found.items():
@@ -172,9 +172,9 @@ def _base(rows: pd.DataFrame, name: str) -> Any:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """A value of a frame as a setting has it."""
+    """A value of a frame as a setting has it; a row may be older than the setting."""
     if pd.isna(value):
-        return None
+        return rule_of(FIELDS[name]).neutral
     return int(value) if without_none(FIELDS[name].type) == Whole else value
 
 

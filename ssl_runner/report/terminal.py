@@ -146,6 +146,7 @@ def print_comparison(trials: "pd.DataFrame", console: Console, baseline: str | N
         if (bars := label_bars(trials)) is not None:
             console.print()
             _print_whole(bars, console)
+        _print_along(trials, console)
         _print_tuning(trials, console)
     failed = trials[trials["status"] == "failed"]
     if len(failed):
@@ -217,6 +218,29 @@ def print_best(form: str, trials: "pd.DataFrame", number: int, console: Console)
             console.print(f"{place}: {command}", highlight=False, markup=False, soft_wrap=True)
         for line in words.rerun_notes(found):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_along(trials: "pd.DataFrame", console: Console) -> None:
+    """Print what each method gains as the pools change, where they do: a sentence and a table for each
+    axis."""
+    from ssl_runner.results.along import conclusion_of, lines_along
+
+    for line in lines_along(trials)[: words.MOST_LINES]:
+        console.print()
+        console.print(Text(conclusion_of(line)), soft_wrap=not console.is_terminal)
+        table = Table(
+            title=Text(line.title),
+            caption=Text(words.gain_caption(line)),
+            box=SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
+        for place, heading in enumerate(words.gain_headings(line)):
+            table.add_column(Text(heading), justify="right" if place else "left", no_wrap=True)
+        for row in words.gain_rows(line):
+            table.add_row(*map(Text, row))
+        _print_whole(table, console)
 
 
 def _print_tuning(trials: "pd.DataFrame", console: Console) -> None:

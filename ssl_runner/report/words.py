@@ -11,6 +11,7 @@ from ssl_runner.metrics import COMPARED, is_share
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ssl_runner.results.along import Line
     from ssl_runner.results.ranking import Ranking
     from ssl_runner.results.standings import Standing
 
@@ -150,6 +151,36 @@ def tuning(effect: "pd.DataFrame") -> list[str]:
             f"(n {row['n']})"
         )
     return lines
+
+
+MOST_LINES = 12
+"""At most so many lines along an axis are shown: a full product of several axes has very many."""
+
+
+def gain_headings(line: "Line") -> tuple[str, ...]:
+    """The headings of a line's table: its values."""
+    return ("method", *(line.axis.value(value) for value in sorted(set(line.points["value"]))))
+
+
+def gain_rows(line: "Line") -> list[tuple[str, ...]]:
+    """The accuracy of `pass` at each value of an axis, and what each method gains over it."""
+    values = sorted(set(line.points["value"]))
+    of_pass = line.points.groupby("value")["pass_accuracy"].first()
+    rows = [("pass, accuracy in %", *(f"{100 * of_pass[value]:.2f}" for value in values))]
+    for method in line.points["method"].unique():
+        own = line.points[line.points["method"] == method].set_index("value")["gain"]
+        gains = [own.get(value) for value in values]
+        cells = ("–" if gain is None else points(gain.value, gain.low, gain.high) for gain in gains)
+        rows.append((str(method), *cells))
+    return rows
+
+
+def gain_caption(line: "Line") -> str:
+    """How to read that table."""
+    text = "Gain in test accuracy over pass in points, paired by seed"
+    if any(gain.n > 1 for gain in line.points["gain"]):
+        return f"{text}, with its 95 % interval."
+    return f"{text}; one seed, so without an interval."
 
 
 _NOT_KNOWN = {

@@ -1,5 +1,6 @@
 """The Parquet tables: what they hold, how they are written and read, and how their trials compare."""
 
+from ssl_runner.results.along import gains_along
 from ssl_runner.results.compare import compare, compared_rows, label_curve, searched_settings
 from ssl_runner.results.conclude import conclude
 from ssl_runner.results.extrapolate import LabelCurve
@@ -23,6 +24,7 @@ __all__ = [
     "compare",
     "compared_rows",
     "conclude",
+    "gains_along",
     "holdout_sizes",
     "identity_columns",
     "importance",

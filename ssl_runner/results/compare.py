@@ -1,5 +1,6 @@
 """Trials compared: averaged over their seeds, and each against its own reference."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from ssl_runner.config import DETERMINING
 from ssl_runner.errors import InputError
 from ssl_runner.methods.settings import HYPERPARAMETERS, METHODS
 from ssl_runner.metrics import COMPARED
-from ssl_runner.pools.settings import OF_OTHERS
+from ssl_runner.pools.settings import OF_OTHERS, PoolSettings
 from ssl_runner.results.schema import SETTING_COLUMNS
 
 CONFIDENCE = 0.95
@@ -27,6 +28,9 @@ _BY = {name: by for by, names in DETERMINING.items() for name in names} | {
     "label_budgets": "label_fraction",  # those of the rounds before vary rarely
     **OF_OTHERS,
 }
+POOLS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(PoolSettings)}
+"""The settings of what the pools hold, each with the value that changes nothing."""
+
 _OF_METHOD = (*HYPERPARAMETERS, "order")
 _OF_ROUNDS = ("selection", "label_budgets")
 
@@ -47,7 +51,26 @@ def compared_rows(trials: pd.DataFrame) -> pd.DataFrame:
     done = trials[trials["status"] == "finished"]
     with_finals = set(done.loc[done["role"] == "final", "sweep"])
     is_in = (done["role"] == "final") | (done["role"].isna() & ~done["sweep"].isin(with_finals))
-    return done[is_in]
+    # Older rows lack what did not exist then: their pools held what they hold by default.
+    done = done[is_in]
+    return done.assign(
+        **{name: done[name].fillna(value) for name, value in POOLS.items() if value is not None}
+    )
+
+
+def plain_rows(done: pd.DataFrame) -> pd.DataFrame:
+    """Of trials that differ in what their pools hold, those around which the others vary: each such
+    setting has its default, if some trial has that, else its most frequent value.
+
+    Args:
+        done: From `compared_rows`.
+    """
+    is_plain = pd.Series(True, index=done.index)
+    for name, default in POOLS.items():
+        values = done[name]
+        is_default = values.isna() if default is None else values == default
+        is_plain &= is_default if is_default.any() else values == values.mode().iloc[0]
+    return done[is_plain]
 
 
 def searched_settings(trials: pd.DataFrame) -> list[str]:
@@ -221,9 +244,12 @@ def label_curve(trials: pd.DataFrame) -> pd.DataFrame:
         A row per model, method, any other setting that varies except seeds, and number of labeled
         images, ascending: `test_accuracy_mean`, `test_accuracy_spread` (NaN where n is 1) and `n`.
         Full is the last point of every method's and every selection's curve: trained with that method,
-        or else with `pass`, as where no image without a label remains.
+        or else with `pass`, as where no image without a label remains. Where trials differ in what
+        their pools hold, those of `plain_rows` alone.
     """
     done = compared_rows(trials)
+    plain = plain_rows(done)
+    done = done if plain.empty else plain
     searched = searched_settings(done)  # chosen anew for each number of labels
     varying = [name for name in varying_settings(done) if name not in searched]
     full, partial = (done[done["config"] == config] for config in ("full", "partial"))

@@ -16,6 +16,7 @@ from ssl_runner.results.compare import (
     baselines_of,
     compared_rows,
     differences,
+    plain_rows,
     searched_settings,
     varying_settings,
 )
@@ -207,9 +208,14 @@ def conclude(trials: pd.DataFrame) -> list[str]:
     if done["sweep"].nunique() > 1:
         return ["These are several sweeps: --sweep NAME begins with what one of them says."]
     about, done = _one_model(done)
+    if (plain := plain_rows(done)).empty:
+        return ["Several things that the pools hold vary: see what each method gains along each."]
+    if len(plain) < len(done):
+        about += "With the pools as they are before anything is changed: "
+        done = plain
     if others := _others(done):
         return [
-            f"Besides labels and methods, {_listed(others)} vary: the comparison has each combination, "
+            f"Besides labels and methods, {listed(others)} vary: the comparison has each combination, "
             "and no conclusion is drawn over them."
         ]
     rows = differences(done, tuple(dict.fromkeys(["full", "pass", *baselines_of(done)])))
@@ -257,18 +263,18 @@ def _cost(rows: pd.DataFrame) -> str:
         lost, unit = mean.negative(), "" if parts else " labels"
         if mean.n < 2:
             side = "below" if lost.value >= 0 else "above"
-            parts.append(f"{_points(lost.absolute())} {side} with {labels:,}{unit}")
+            parts.append(f"{as_points(lost.absolute())} {side} with {labels:,}{unit}")
         elif lost.sign == 0:
             parts.append(f"not told from it with {labels:,}{unit} ({_range(mean)} points)")
         else:
             side = "below" if lost.sign > 0 else "above"
-            parts.append(f"{_points(lost.absolute())} {side} with {labels:,}{unit}")
+            parts.append(f"{as_points(lost.absolute())} {side} with {labels:,}{unit}")
     is_one = all(mean.n < 2 for _, mean in found)
     verbs = ("reached", "was") if is_one else ("reaches", "is")
     accuracy, labels = _percent(full["test_accuracy"].mean()), int(full["labeled_images"].iloc[0])
     return (
         f"Full {verbs[0]} {accuracy} test accuracy with {labels:,} labels; partial {verbs[1]} "
-        f"{_listed(parts)}."
+        f"{listed(parts)}."
     )
 
 
@@ -282,7 +288,7 @@ def _methods(rows: pd.DataFrame) -> list[str]:
     if gain.n < 2:
         if gain.value <= 0:
             return ["In one seed, no method was above pass."]
-        return [f"In one seed, {method} was {_points(gain)} above pass with {labels:,} labels."]
+        return [f"In one seed, {method} was {as_points(gain)} above pass with {labels:,} labels."]
     if gain.sign <= 0:
         beside = "told from pass" if gain.sign == 0 else "as good as pass"
         return [
@@ -297,7 +303,7 @@ def _methods(rows: pd.DataFrame) -> list[str]:
     reaches = (
         f"{':' if len(found) > 1 else ''} {method} reaches {_percent(own['test_accuracy'].mean())}"
     )
-    text = f"{first} {labels:,} labels{reaches}, {_points(gain)} above pass"
+    text = f"{first} {labels:,} labels{reaches}, {as_points(gain)} above pass"
     known = own[own["to_full"].notna() & own["to_pass"].notna()]
     gains, gaps = (
         known["to_pass"].to_numpy(dtype=float),
@@ -331,7 +337,7 @@ def _selections(rows: pd.DataFrame) -> str:
     if gain.n < 2:
         if gain.value <= 0:
             return "In one seed, no choice of images was above random ones."
-        return f"In one seed, {by} was {_points(gain)} above random images with {labels:,} labels."
+        return f"In one seed, {by} was {as_points(gain)} above random images with {labels:,} labels."
     if gain.sign <= 0:
         beside = "told from random ones" if gain.sign == 0 else "as good as random ones"
         nearest = f"{by} with {labels:,} labels comes nearest, {_signed(gain)}"
@@ -343,7 +349,7 @@ def _selections(rows: pd.DataFrame) -> str:
     ]
     text = (
         f"With {labels:,} labels on images chosen by {by}, {_percent(own['test_accuracy'].mean())} are "
-        f"reached, {_points(gain)} above random images"
+        f"reached, {as_points(gain)} above random images"
     )
     reference = rows[(rows["selection"] == "random") & (rows["method"] == method)]
     worth = labels_worth(reference, "random", labels, gain)
@@ -363,7 +369,7 @@ def _harm(rows: pd.DataFrame) -> str:
     if not harmful or len(found) == 1:  # that has been said
         return ""
     (labels, _, method), loss = min(harmful, key=lambda each: each[1].value)
-    return f"With {labels:,} labels {method} is {_points(loss.negative())} below pass."
+    return f"With {labels:,} labels {method} is {as_points(loss.negative())} below pass."
 
 
 def _certainty(rows: pd.DataFrame) -> str:
@@ -403,8 +409,10 @@ def _digits(mean: Mean) -> int:
     return 1 if min(shown) >= 0.05 else 2
 
 
-def _points(mean: Mean) -> str:
+def as_points(mean: Mean, signed: bool = False) -> str:
     """A difference in points, with its interval where there is one."""
+    if signed:
+        return _signed(mean)
     digits = _digits(mean)
     text = f"{100 * mean.value:.{digits}f} points"
     if math.isnan(mean.low):
@@ -434,6 +442,6 @@ def _labels(count: float) -> str:
     return f"{round(count / scale) * scale:,}"
 
 
-def _listed(parts: Sequence[str]) -> str:
+def listed(parts: Sequence[str]) -> str:
     """`a, b and c`."""
     return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
