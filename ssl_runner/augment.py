@@ -79,7 +79,9 @@ def weak(images_BCHW: torch.Tensor, numbers_B3: torch.Tensor, flip: bool) -> tor
     return moved_BCN.view(B, C, H, W) * inside_BHW[:, None]
 
 
-def strong(images_BCHW: torch.Tensor, numbers_BM: torch.Tensor, flip: bool) -> torch.Tensor:
+def strong(
+    images_BCHW: torch.Tensor, numbers_BM: torch.Tensor, flip: bool, magnitude: float = 1.0
+) -> torch.Tensor:
     """A strong view of each image: a weak view, two operations of RandAugment's, and a cut-out.
 
     As FixMatch has it (Sohn et al. 2020, section 2.3 and table 12; Cubuk et al. 2020 for RandAugment,
@@ -96,6 +98,8 @@ def strong(images_BCHW: torch.Tensor, numbers_BM: torch.Tensor, flip: bool) -> t
         numbers_BM: Random numbers in [0, 1), M = `STRONG_NUMBERS` for each image. The view is computed
             in their type.
         flip: Whether images may be mirrored.
+        magnitude: The range of each operation and of the cut-out, as a share of FixMatch's, in [0, 1]:
+            at 0 the view is the weak one.
 
     Returns:
         Images in [0, 1], (B, C, H, W), of the numbers' type.
@@ -110,18 +114,22 @@ def strong(images_BCHW: torch.Tensor, numbers_BM: torch.Tensor, flip: bool) -> t
     magnitude_BO = magnitudes_B2.new_full((len(images_BCHW), operations), math.nan)
     magnitude_BO.scatter_(1, picked_B2, magnitudes_B2)
     geometric = _OPERATIONS.index("rotate")
-    moved_BCHW = _moved(images_BCHW, weak_B3, magnitude_BO[:, geometric:], flip)
-    shaded_BCHW = _shaded(moved_BCHW, magnitude_BO[:, :geometric])
-    return _cut_out(shaded_BCHW, cut_B3)
+    moved_BCHW = _moved(images_BCHW, weak_B3, magnitude_BO[:, geometric:], flip, magnitude)
+    shaded_BCHW = _shaded(moved_BCHW, magnitude_BO[:, :geometric], magnitude)
+    return _cut_out(shaded_BCHW, cut_B3, magnitude)
 
 
 def _moved(
-    images_BCHW: torch.Tensor, weak_B3: torch.Tensor, magnitude_B5: torch.Tensor, flip: bool
+    images_BCHW: torch.Tensor,
+    weak_B3: torch.Tensor,
+    magnitude_B5: torch.Tensor,
+    flip: bool,
+    magnitude: float,
 ) -> torch.Tensor:
     """Mirrored, shifted, rotated, sheared and translated in one bilinear resampling; float, [0, 1]."""
     _, _, H, W = images_BCHW.shape
     # From [0, 1) to [-1, 1) where picked, else 0.
-    signed_B5 = (2 * magnitude_B5 - 1).nan_to_num(0.0)
+    signed_B5 = (2 * magnitude_B5 - 1).nan_to_num(0.0) * magnitude
     rotate, shear_x, shear_y, translate_x, translate_y = signed_B5.unbind(1)
     angle, shear_x, shear_y = rotate * math.radians(_ROTATE), shear_x * _SHEAR, shear_y * _SHEAR
     cosine, sine = angle.cos(), angle.sin()
@@ -146,8 +154,13 @@ def _moved(
     return F.grid_sample(floats_BCHW, grid_BHW2, padding_mode="zeros", align_corners=False)
 
 
-def _shaded(images_BCHW: torch.Tensor, magnitude_B6: torch.Tensor) -> torch.Tensor:
+def _shaded(images_BCHW: torch.Tensor, magnitude_B6: torch.Tensor, magnitude: float) -> torch.Tensor:
     """The operations on gray levels, each at its magnitude where it is not NaN."""
+    # What is added is 0 at magnitude 1, to the bit.
+    weaker = 1 - magnitude
+    factor_least = _FACTOR_LEAST + weaker * (1 - _FACTOR_LEAST)
+    factor_most = _FACTOR_MOST + weaker * (1 - _FACTOR_MOST)
+    bits_least = _BITS_LEAST + round(weaker * (_BITS_MOST - _BITS_LEAST))
     shape = (len(images_BCHW), 1, 1, 1)
     _, autocontrast, brightness, contrast, posterize, solarize = (
         column.view(shape) for column in magnitude_B6.unbind(1)
@@ -155,27 +168,29 @@ def _shaded(images_BCHW: torch.Tensor, magnitude_B6: torch.Tensor) -> torch.Tens
     least_B111, most_B111 = images_BCHW.amin((1, 2, 3), True), images_BCHW.amax((1, 2, 3), True)
     mean_B111 = images_BCHW.mean((1, 2, 3), keepdim=True)
     # Autocontrast, brightness and contrast are linear: together a factor and a summand for each image.
+    least_B111, most_B111 = least_B111 * magnitude, most_B111 * magnitude + weaker
     stretch = torch.where(autocontrast.isnan(), 1.0, 1 / (most_B111 - least_B111).clamp(min=1 / 255))
     stretched = torch.where(autocontrast.isnan(), 0.0, least_B111)
-    span = _FACTOR_MOST - _FACTOR_LEAST
-    darker = (_FACTOR_LEAST + span * brightness).nan_to_num(1.0)
-    flatter = (_FACTOR_LEAST + span * contrast).nan_to_num(1.0)
+    span = factor_most - factor_least
+    darker = (factor_least + span * brightness).nan_to_num(1.0)
+    flatter = (factor_least + span * contrast).nan_to_num(1.0)
     factor = stretch * darker
     mean = (mean_B111 - stretched) * factor
     factor = factor * flatter
     summand = (1 - flatter) * mean - stretched * factor
     shaded_BCHW = torch.addcmul(summand, images_BCHW, factor)
-    bits = _BITS_LEAST + ((_BITS_MOST - _BITS_LEAST + 1) * posterize).floor()
+    bits = bits_least + ((_BITS_MOST - bits_least + 1) * posterize).floor()
     step = 2.0 ** (8 - bits)
     coarse_BCHW = ((shaded_BCHW * 255).round() / step).floor() * (step / 255)
     shaded_BCHW = torch.where(posterize.isnan(), shaded_BCHW, coarse_BCHW)
-    return torch.where(shaded_BCHW > solarize, 1 - shaded_BCHW, shaded_BCHW)  # never above NaN
+    inverted_above = weaker + solarize * magnitude
+    return torch.where(shaded_BCHW > inverted_above, 1 - shaded_BCHW, shaded_BCHW)  # never above NaN
 
 
-def _cut_out(images_BCHW: torch.Tensor, numbers_B3: torch.Tensor) -> torch.Tensor:
+def _cut_out(images_BCHW: torch.Tensor, numbers_B3: torch.Tensor, magnitude: float) -> torch.Tensor:
     """A square of each image made gray: its side, and its middle's place down and right."""
     H, W = images_BCHW.shape[2:]
-    half_B1 = numbers_B3[:, :1] * (_CUT / 2)
+    half_B1 = numbers_B3[:, :1] * (_CUT / 2 * magnitude)
     down_BH, right_BW = (
         (torch.arange(0.5, length, device=images_BCHW.device) - numbers_B3[:, axis : axis + 1] * length)
         .abs()

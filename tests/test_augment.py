@@ -99,6 +99,41 @@ def test_the_operations_on_gray_levels() -> None:
         assert_close(view, expected, msg=f"{name} {magnitude}")
 
 
+def test_at_half_the_magnitude_gray_levels_change_half_as_far() -> None:
+    made = images(2) // 2 + 40  # from 40 to 167
+    levels = made.double() / 255
+    mean = levels.mean((1, 2, 3), keepdim=True)
+    least, most = levels.amin((1, 2, 3), True) / 2, (1 + levels.amax((1, 2, 3), True)) / 2
+    for name, number, expected in (
+        ("autocontrast", 0.3, (levels - least) / (most - least)),
+        ("brightness", 0.5, levels * 0.75),
+        ("brightness", 0.0, levels * 0.525),
+        ("contrast", 0.25, mean + (levels - mean) * (1 - 0.725 / 2)),
+        ("posterize", 0.0, (made // 4 * 4).double() / 255),  # 6 bits
+        ("posterize", EDGE, levels),  # 8 bits
+        ("solarize", 0.202, torch.where(levels > 0.601, 1 - levels, levels)),
+    ):
+        view = strong(made, one_operation(name, number), False, magnitude=0.5)
+        assert_close(view, expected, msg=f"{name} {number}")
+
+
+@pytest.mark.parametrize("name", ["rotate", "shear_x", "shear_y", "translate_x", "translate_y"])
+@pytest.mark.parametrize("magnitude", [0.25, 0.5, 1.0])
+def test_at_a_lower_magnitude_an_image_moves_less_far(name: str, magnitude: float) -> None:
+    for number in (0.0, 0.3, 0.5, EDGE):
+        nearer = 0.5 + magnitude * (number - 0.5)
+        view = strong(images(3), one_operation(name, number), False, magnitude=magnitude)
+        assert_close(view, strong(images(3), one_operation(name, nearer), False))
+
+
+def test_at_a_lower_magnitude_a_smaller_square_is_cut_out() -> None:
+    made = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
+    numbers = one_operation("identity", 0.0, size=1, cut=EDGE)
+    for magnitude, side in ((1.0, 14), (0.5, 6), (0.1, 2)):  # a pixel counts by its middle
+        view = strong(made, numbers, False, magnitude=magnitude)
+        assert view.sum() == 0.5 * side * side
+
+
 def test_the_geometric_operations() -> None:
     made = torch.zeros(1, 1, 29, 29, dtype=torch.uint8)
     made[0, 0, 14, 20] = 255  # six to the right of the middle

@@ -108,6 +108,7 @@ FLAGS: dict[str, tuple[str, object]] = {
     "order": ("paired", "paired"),
     "last_batch": ("drop", "drop"),
     "augment": ("weak", "weak"),
+    "magnitude": ("0.5", 0.5),
     "flip": ("no", False),
     "mu": ("2", 2),
     "unlabeled_weight": ("2", 2.0),

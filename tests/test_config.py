@@ -78,7 +78,8 @@ TRIAL_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "holdout": whole,
     "order": st.sampled_from(["interleave", "shuffle", "labeled_first", "paired"]),
     "last_batch": st.sampled_from(["partial", "drop", "pad"]),
-    "augment": st.sampled_from(["none", "weak"]),
+    "augment": st.sampled_from(["none", "weak", "strong"]),
+    "magnitude": st.floats(0, 1, exclude_min=True),
     "flip": st.booleans(),
     "mu": st.none() | st.integers(1, 100),
     "unlabeled_weight": st.none() | st.floats(0, 1e6),
@@ -239,7 +240,7 @@ def test_a_trial_takes_the_edges_of_its_ranges(settings: dict[str, Any]) -> None
             {"method": "torchvision:resnet18"},
             "method must be a known name or an import path such as package.module:Name, got "
             "'torchvision:resnet18'. Known: pass, pseudo_label, pi_model, mean_teacher, fixmatch, "
-            "freematch.",
+            "freematch, softmatch, adamatch.",
         ),
         (
             {"optimizer": "sgd"},
@@ -272,7 +273,8 @@ def test_a_trial_takes_the_edges_of_its_ranges(settings: dict[str, Any]) -> None
             {"num_workers": 2, "min_workers": 0},
             "min_workers must be in [1, num_workers] = [1, 2], got 0. Try num_workers: [1, 2].",
         ),
-        ({"augment": "strong"}, "augment must be one of none, weak, got 'strong'. Try none."),
+        ({"augment": "all"}, "augment must be one of none, weak, strong, got 'all'. Try none."),
+        ({"magnitude": 0.0}, "magnitude must be in (0, 1], got 0.0. Try 0.5."),
         ({"mu": 0}, "mu must be at least 1, got 0. Try 1."),
         ({"unlabeled_weight": -1.0}, "unlabeled_weight must be in [0, 1000000], got -1.0. Try 1."),
         (
@@ -393,6 +395,7 @@ CHANGED: dict[str, Any] = {
     "order": "shuffle",
     "last_batch": "drop",
     "augment": "weak",
+    "magnitude": 0.5,
     "flip": False,
     "num_workers": 2,
     "min_workers": 1,

@@ -11,19 +11,23 @@ import pytest
 import torch
 from torch import nn
 
+from ssl_runner.augment import STRONG_NUMBERS, draw, strong
 from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import ImageDataset
-from ssl_runner.methods import Method, Networks, UnlabeledBatch, build_method
+from ssl_runner.methods import LabeledBatch, Method, Networks, UnlabeledBatch, build_method
+from ssl_runner.methods.matching import SoftMatch
 from ssl_runner.methods.methods import FreeMatch
 from ssl_runner.methods.settings import METHODS
 from ssl_runner.train import fit, prepare
+from ssl_runner.train.loop import Training
 from ssl_runner.train.step import averaged_model, group_by_step
 from tests.test_train import CPU, assert_same_bits, ignore, run, untimed
 
-# B = images, K = classes, D = features of an image
+# B = unlabeled images, A = labeled images, K = classes, D = features of an image
 
 LEARNING = [method for method in METHODS if method != "pass"]
-B, K, D = 7, 3, 5
+B, A, K, D = 7, 4, 3, 5
+STRONG = 3  # what strong views' random numbers are for
 SHARES_K = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
 SMALL = TrialConfig.of(
     subset=600,
@@ -53,6 +57,7 @@ class Fixture:
         self.student = torch.randn(K, D, **double).mul(2).requires_grad_()
         self.teacher = torch.randn(K, D, **double)
         self.views = {name: torch.randn(B, D, **double) for name in ("weak 0", "weak 1", "strong 0")}
+        self.views["labeled 0"] = torch.randn(A, D, **double)
         self.recorded: dict[str, torch.Tensor] = {}
         self.networks = Networks(
             student=lambda images: images @ self.student.T,
@@ -60,10 +65,14 @@ class Fixture:
             teacher=lambda images: images @ self.teacher.T,
         )
         self.batch = UnlabeledBatch(
+            size=B,
             weak=lambda view: self.views[f"weak {view}"],
             strong=lambda view: self.views[f"strong {view}"],
             mean=lambda values: values.mean(0),
             record=lambda **values: self.recorded.update(values),
+            labeled=LabeledBatch(
+                weak=lambda view: self.views[f"labeled {view}"], mean=lambda values: values.mean(0)
+            ),
         )
 
     def probabilities(self, weights: torch.Tensor, view: str) -> list[list[float]]:
@@ -135,12 +144,70 @@ def slow_freematch(fixture: Fixture, config: TrialConfig) -> float:
     return slow_match(fixture, config, is_free=True)
 
 
+def aligned(rows: list[list[float]], wanted: list[float], mean: list[float]) -> list[list[float]]:
+    """Rows of probabilities, each class scaled by what is wanted of it over its running mean."""
+    scaled = [[p[k] * wanted[k] / mean[k] for k in range(K)] for p in rows]
+    return [[value / sum(p) for value in p] for p in scaled]
+
+
+def crossed(p: list[float], q: list[float], temperature: float) -> float:
+    """Cross entropy of q with p: with its arg-max at temperature 0, else with p sharpened."""
+    if not temperature:
+        return -math.log(q[arg_max(p)])
+    sharp = [value ** (1 / temperature) for value in p]
+    return -sum(s / sum(sharp) * math.log(value) for s, value in zip(sharp, q, strict=True))
+
+
+def slow_softmatch(fixture: Fixture, config: TrialConfig) -> float:
+    """SoftMatch's loss of the first batch, one image at a time."""
+    assert config.unlabeled.momentum is not None
+    assert config.unlabeled.temperature is not None
+    weak = fixture.probabilities(fixture.student.detach(), "weak 0")
+    strong = fixture.probabilities(fixture.student.detach(), "strong 0")
+    keep, judged = config.unlabeled.momentum, weak
+    if config.unlabeled.alignment:
+        mean = [keep / K + (1 - keep) * sum(p[k] for p in weak) / B for k in range(K)]
+        judged = aligned(weak, SHARES_K.tolist(), mean)
+    sure = [max(p) for p in judged]
+    of_batch = sum(sure) / B
+    middle = keep / K + (1 - keep) * of_batch
+    variance = keep * 1 + (1 - keep) * sum((value - of_batch) ** 2 for value in sure) / (B - 1)
+    loss = 0.0
+    for p, q, value in zip(weak, strong, sure, strict=True):
+        weight = 1.0 if value >= middle else math.exp(-((value - middle) ** 2) / (2 * variance / 4))
+        loss += weight * crossed(p, q, config.unlabeled.temperature)
+    return loss / B
+
+
+def slow_adamatch(fixture: Fixture, config: TrialConfig) -> float:
+    """AdaMatch's loss of the first batch, one image at a time."""
+    assert config.unlabeled.momentum is not None
+    assert config.unlabeled.temperature is not None
+    assert config.unlabeled.threshold is not None
+    weak = fixture.probabilities(fixture.student.detach(), "weak 0")
+    strong = fixture.probabilities(fixture.student.detach(), "strong 0")
+    known = fixture.probabilities(fixture.student.detach(), "labeled 0")
+    keep = config.unlabeled.momentum
+    if config.unlabeled.alignment:
+        mean = [keep / K + (1 - keep) * sum(p[k] for p in weak) / B for k in range(K)]
+        wanted = [keep / K + (1 - keep) * sum(p[k] for p in known) / A for k in range(K)]
+        weak = aligned(weak, wanted, mean)
+    least = config.unlabeled.threshold * sum(max(p) for p in known) / A
+    loss = 0.0
+    for p, q in zip(weak, strong, strict=True):
+        if max(p) >= least:
+            loss += crossed(p, q, config.unlabeled.temperature)
+    return loss / B
+
+
 SLOW: dict[str, Callable[[Fixture, TrialConfig], float]] = {
     "pseudo_label": slow_pseudo_label,
     "pi_model": slow_pi_model,
     "mean_teacher": slow_mean_teacher,
     "fixmatch": slow_fixmatch,
     "freematch": slow_freematch,
+    "softmatch": slow_softmatch,
+    "adamatch": slow_adamatch,
 }
 
 
@@ -158,6 +225,12 @@ SLOW: dict[str, Callable[[Fixture, TrialConfig], float]] = {
         ("freematch", {"alignment": False, "momentum": 0.5}),
         ("freematch", {"momentum": 0.5}),
         ("freematch", {"momentum": 0.25, "temperature": 2.0}),
+        ("softmatch", {"alignment": False, "momentum": 0.2}),
+        ("softmatch", {"momentum": 0.0}),
+        ("softmatch", {"momentum": 0.25, "temperature": 0.5}),
+        ("adamatch", {"alignment": False}),
+        ("adamatch", {"momentum": 0.5, "threshold": 1.0}),
+        ("adamatch", {"momentum": 0.0, "temperature": 0.0}),
     ],
 )
 @pytest.mark.parametrize("seed", range(5))
@@ -177,7 +250,7 @@ def test_the_gradient_goes_through_the_learned_view_alone() -> None:
     In float64 with a step of h = 1e-6 they are off by h²/6 times a third derivative and 2⁻⁵³/h times
     the loss, each about 1e-10 at the most here.
     """
-    for method in ("pseudo_label", "mean_teacher", "fixmatch", "freematch"):
+    for method in ("pseudo_label", "mean_teacher", "fixmatch", "freematch", "softmatch", "adamatch"):
         fixture, config = Fixture(3), small(method, threshold=0.5 if "pseudo" in method else None)
         config = config.resolved()
         loss = build_method(config.unlabeled, SHARES_K).unlabeled_loss(
@@ -246,6 +319,56 @@ def test_freematch_s_thresholds_follow_the_model() -> None:
     expected = p.max(1) >= (mean / mean.max() * confidence)[p.argmax(1)]
     assert fixture.recorded["accepted_B"].tolist() == expected.tolist()
     assert 0 < expected.sum() < B
+
+
+def test_softmatch_s_weights_follow_the_model() -> None:
+    method = build_method(small("softmatch", momentum=0.9).resolved().unlabeled, SHARES_K)
+    assert isinstance(method, SoftMatch)
+    fixture = Fixture(2)
+    middle, variance = 1 / K, 1.0
+    for step in range(20):
+        confidence_B = torch.rand(B, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+        weight_B = method.weights(confidence_B, fixture.batch)
+        middle = 0.9 * middle + 0.1 * confidence_B.mean().item()
+        variance = 0.9 * variance + 0.1 * confidence_B.var().item()  # the unbiased one
+        expected = [
+            math.exp(-(min(0.0, value - middle) ** 2) / (2 * variance / 4))
+            for value in confidence_B.tolist()
+        ]
+        assert weight_B.tolist() == pytest.approx(expected, rel=1e-10)
+    assert method.confidence.item() == pytest.approx(middle, rel=1e-10)
+    assert method.variance.item() == pytest.approx(variance, rel=1e-10)
+    assert 0 < (weight_B < 0.99).sum() < B
+    assert (weight_B[confidence_B >= middle] == 1).all()
+
+
+def test_softmatch_s_weights_are_finite_where_all_are_as_confident() -> None:
+    """As in a batch of one image, whose variance is 0 and not 0/0."""
+    method = build_method(small("softmatch", momentum=0.0).resolved().unlabeled, SHARES_K)
+    assert isinstance(method, SoftMatch)
+    for size in (1, B):
+        batch = dataclasses.replace(Fixture(0).batch, size=size)
+        weight_B = method.weights(torch.full((size,), 0.75, dtype=torch.float64), batch)
+        assert method.variance.item() == 0
+        assert weight_B.tolist() == [1.0] * size
+
+
+def test_adamatch_is_judged_by_the_labeled_images() -> None:
+    """The less confident the model is of them, the lower the threshold; which of them is no matter."""
+    settings = small("adamatch", alignment=False, threshold=0.9).resolved().unlabeled
+    shares = []
+    for scale in (0.0, 1.0, 1000.0):  # of the labeled images' logits
+        fixture = Fixture(4)
+        fixture.views["labeled 0"] *= scale
+        build_method(settings, SHARES_K).unlabeled_loss(fixture.networks, fixture.batch, 0)
+        shares.append(fixture.recorded["accepted_B"].double().mean().item())
+        flipped = Fixture(4)
+        flipped.views["labeled 0"] = fixture.views["labeled 0"].flip(0)
+        build_method(settings, SHARES_K).unlabeled_loss(flipped.networks, flipped.batch, 0)
+        assert torch.equal(flipped.recorded["accepted_B"], fixture.recorded["accepted_B"])
+    assert shares[0] == 1.0  # every class as likely: a confidence of 1/K, which no image is below
+    assert shares[0] >= shares[1] >= shares[2] > 0
+    assert shares[0] > shares[2]
 
 
 # ---- through the loop ----
@@ -324,6 +447,8 @@ def test_the_diagnostics_are_those_of_a_slow_version(
     [
         ("freematch", {"mu": 3}),
         ("freematch", {"precision": "fp64"}),
+        ("softmatch", {"mu": 2}),
+        ("adamatch", {}),
         ("mean_teacher", {}),
         ("pseudo_label", {"keep": "last", "threshold": 0.3}),
         ("pass", {"ema": 0.9, "max_steps": 7}),
@@ -348,6 +473,28 @@ def test_a_run_that_was_cut_ends_in_the_same_bits(
         assert_same_bits(again.weights, whole.weights)
         assert untimed(again.history) == untimed(whole.history)
         assert (again.validation, again.student_test) == (whole.validation, whole.student_test)
+
+
+def test_labeled_images_may_be_learned_as_strong_views(fashion_mnist: ImageDataset) -> None:
+    """A step's gradient is that of the views made by hand."""
+    config = small("pass", augment="strong", magnitude=0.5, precision="fp64", lr=1e-30)
+    config = config.replace(model="tests.models:SmallCNN")
+    training = Training(config, prepare(config, fashion_mnist), CPU, None, None)
+    (batch, *_) = batches = next(group_by_step(training.loader))
+    training.learner.step(batches, training.sums, 0, 0)
+    model = training.learner.bare
+    found = [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
+    model.zero_grad()
+    key = (config.batches.seed, STRONG, 0, batch.step)
+    numbers = draw(key, batch.size, 0, batch.size, STRONG_NUMBERS).double()
+    views = strong(batch.images, numbers, flip=True, magnitude=0.5)
+    nn.functional.cross_entropy(model(views), batch.targets).backward()  # type: ignore[no-untyped-call]
+    expected = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    assert len(found) == len(expected) > 0
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    weak = run(config.replace(augment="weak", lr=0.001, epochs=1), fashion_mnist)
+    assert run(config.replace(lr=0.001, epochs=1), fashion_mnist).validation != weak.validation
 
 
 def test_several_unlabeled_batches_to_each_labeled_one(fashion_mnist: ImageDataset) -> None:

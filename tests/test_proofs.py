@@ -24,7 +24,7 @@ import torch
 from ssl_runner.config import TrialConfig
 from ssl_runner.datasets import ImageDataset
 from ssl_runner.loader import Batch
-from ssl_runner.methods import UnlabeledBatch
+from ssl_runner.methods import LabeledBatch, UnlabeledBatch
 from ssl_runner.methods.settings import METHODS
 from ssl_runner.models.batch_norm import SyncBatchNorm
 from ssl_runner.sampler import LABELED_KIND, UNLABELED_KIND, HomogeneousBatchSampler
@@ -50,15 +50,21 @@ WEAK = PASS.replace(augment="weak", ema=0.9)
 LEARNING = WEAK.replace(lr=0.003, momentum=0.5)
 # So low that a model of a few steps accepts some images and not others.
 THRESHOLD = 0.16
+OF_LABELED = 0.98
+"""The same as a share of the labeled images' confidence."""
 TRIALS = {
     "pass": PASS,
     "pass, weak views and averaged weights": WEAK.replace(model="AdaptiveCNN"),
+    "pass, strong views": WEAK.replace(augment="strong", magnitude=0.5),
     "fixmatch, aligned": LEARNING.replace(
         method="fixmatch", mu=2, threshold=0.13, alignment=True, temperature=0.5
     ),
 } | {
     f"{method}, mu {mu}": LEARNING.replace(
-        model="tests.models:SmallCNN", method=method, mu=mu, threshold=THRESHOLD
+        model="tests.models:SmallCNN",
+        method=method,
+        mu=mu,
+        threshold=OF_LABELED if method == "adamatch" else THRESHOLD,
     )
     for method, mu in itertools.product([*METHODS][1:], (1, 2))
 }
@@ -211,6 +217,15 @@ def without_mean() -> Iterator[None]:
         yield
 
 
+def without_labeled_mean() -> Any:
+    """A method's mean over the labeled images is that of the rank's own."""
+
+    def own_mean(weak: Any, mean: Any) -> LabeledBatch:
+        return LabeledBatch(weak=weak, mean=lambda values: values.detach().mean(0))
+
+    return mock.patch("ssl_runner.train.step.LabeledBatch", own_mean)
+
+
 def without_sync() -> Any:
     """Every rank normalizes its own images."""
     return mock.patch("ssl_runner.train.loop.synchronize")
@@ -222,12 +237,14 @@ def with_fillers() -> Any:
     return mock.patch.object(SyncBatchNorm, "counts", always, create=True)
 
 
-LABELED_WEIGHT, UNLABELED_WEIGHT, MEAN = "labeled weight", "unlabeled weight", "mean"
+LABELED_WEIGHT, UNLABELED_WEIGHT = "labeled weight", "unlabeled weight"
+LABELED_MEAN, MEAN = "labeled mean", "mean"
 SYNC, FILLER = "synchronization", "filler"
 MISTAKES: dict[str, Callable[[], Any]] = {
     LABELED_WEIGHT: functools.partial(without_weight, LABELED_KIND),
     UNLABELED_WEIGHT: functools.partial(without_weight, UNLABELED_KIND),
     MEAN: without_mean,
+    LABELED_MEAN: without_labeled_mean,
     SYNC: without_sync,
     FILLER: with_fillers,
 }
@@ -238,6 +255,9 @@ MISTAKEN = (
     (UNLABELED_WEIGHT, "fixmatch, mu 2"),
     (MEAN, "fixmatch, aligned"),
     (MEAN, "freematch, mu 1"),
+    (MEAN, "softmatch, mu 2"),
+    (MEAN, "adamatch, mu 1"),
+    (LABELED_MEAN, "adamatch, mu 2"),
     (SYNC, "pass, batch norm"),
     (SYNC, "fixmatch, mu 2, batch norm"),
     (FILLER, "pass, batch norm"),
@@ -354,7 +374,7 @@ def test_the_trials_try_what_they_are_there_for(alone: Answers) -> None:
         assert [row["steps"] for row in counts] == [steps, 2 * steps]
         assert figures[1]["train_loss"] != figures[0]["train_loss"]
         shares = [row["accepted_share"] for row in counts]
-        if config.unlabeled.method in ("pseudo_label", "fixmatch", "freematch"):
+        if config.unlabeled.method.endswith(("label", "match")):
             assert any(0 < share < 1 for share in shares), (name, shares)
 
 

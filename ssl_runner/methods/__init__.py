@@ -1,7 +1,7 @@
 """What is learned from an unlabeled batch.
 
-`base.py` is what a method is and what it gets to see, `methods.py` has the built-in ones, `build.py`
-makes one by name or import path, `settings.py` says which hyperparameters each takes.
+`base.py` is what a method is and what it gets to see, `methods.py` and `matching.py` have the built-in
+ones, `build.py` makes one by name or import path, `settings.py` says which hyperparameters each takes.
 """
 
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ssl_runner.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ssl_runner.methods.base import LabeledBatch as LabeledBatch
     from ssl_runner.methods.base import Method as Method
     from ssl_runner.methods.base import Networks as Networks
     from ssl_runner.methods.base import UnlabeledBatch as UnlabeledBatch
@@ -16,5 +17,8 @@ if TYPE_CHECKING:
 
 __getattr__ = lazy_names(
     __name__,
-    {"Method": "base", "Networks": "base", "UnlabeledBatch": "base", "build_method": "build"},
+    {
+        **dict.fromkeys(("LabeledBatch", "Method", "Networks", "UnlabeledBatch"), "base"),
+        "build_method": "build",
+    },
 )

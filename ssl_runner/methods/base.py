@@ -32,21 +32,38 @@ class Networks:
 
 
 @dataclass(frozen=True)
+class LabeledBatch:
+    """What a method sees of the labeled batch of the same step.
+
+    Attributes:
+        weak: The weak view of this number (0, 1, …) of each image, whatever the loop learns of them.
+        mean: The mean of a tensor (B, …) over the images of all workers; without gradient.
+    """
+
+    weak: Callable[[int], torch.Tensor]
+    mean: Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
 class UnlabeledBatch:
     """What a method sees of an unlabeled batch: views of the images, and no label.
 
     Attributes:
+        size: Images of all workers.
         weak: The weak view of this number (0, 1, …) of each image: randomly flipped and shifted.
         strong: The strong view of this number.
         mean: The mean of a tensor (B, …) over the images of all workers; without gradient.
         record: Called with `confidence_B=` (of the target), `accepted_B=` (whether it counts) and
             `pseudo_B=` (its class), any of them, for the table.
+        labeled: The labeled batch of the same step.
     """
 
+    size: int
     weak: Callable[[int], torch.Tensor]
     strong: Callable[[int], torch.Tensor]
     mean: Callable[[torch.Tensor], torch.Tensor]
     record: Callable[..., None]
+    labeled: LabeledBatch
 
 
 class Method(nn.Module):

@@ -1,4 +1,4 @@
-"""The built-in methods for the unlabeled batch."""
+"""The built-in methods for the unlabeled batch, but for those in `matching`."""
 
 import torch
 import torch.nn.functional as F

@@ -64,6 +64,31 @@ METHODS = {
             "ema": 0.99,
         },
     ),
+    "softmatch": Takes(
+        "ssl_runner.methods.matching:SoftMatch",
+        {
+            "mu": 1,
+            "unlabeled_weight": 1.0,
+            "ramp": 0.0,
+            "temperature": 0.0,
+            "alignment": True,
+            "momentum": 0.99,
+            "ema": 0.99,
+        },
+    ),
+    "adamatch": Takes(
+        "ssl_runner.methods.matching:AdaMatch",
+        {
+            "mu": 1,
+            "unlabeled_weight": 1.0,
+            "ramp": 0.5,
+            "threshold": 0.9,
+            "temperature": 1.0,
+            "alignment": True,
+            "momentum": 0.99,
+            "ema": 0.99,
+        },
+    ),
 }
 
 # A user's own method, named by its import path, may use any of them.
@@ -131,8 +156,10 @@ class MethodSettings:
     )
     threshold: Real | None = setting(
         None,
-        "minimum confidence of a pseudo-label, tau; none: the method's default",
-        column="minimum confidence of a pseudo-label, τ; null: the method has none",
+        "minimum confidence of a pseudo-label, tau; adamatch: as a share of the labeled images' "
+        "confidence; none: the method's default",
+        column="minimum confidence of a pseudo-label, τ; adamatch: as a share of the labeled images' "
+        "confidence; null: the method has none",
         least=0,
         most=1,
         fix="Try 0.95.",

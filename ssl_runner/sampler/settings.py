@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ssl_runner.settings import Whole, check, setting
+from ssl_runner.settings import Real, Whole, check, setting
 
 Order = Literal["interleave", "shuffle", "labeled_first", "paired"]
 LastBatch = Literal["partial", "drop", "pad"]
-Augment = Literal["none", "weak"]
+Augment = Literal["none", "weak", "strong"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,16 @@ class BatchSettings:
     )
     augment: Augment = setting(
         "none",
-        "views of the labeled images: none, or weak (flip and shift)",
-        column="views of the labeled images: none or weak",
+        "views of the labeled images: none, weak (flip and shift), or strong (as the methods' strong "
+        "views)",
+        column="views of the labeled images: none, weak or strong",
+    )
+    magnitude: Real = setting(
+        1.0,
+        "how strong the strong views are, as a share of FixMatch's",
+        above=0,
+        most=1,
+        fix="Try 0.5.",
     )
     flip: bool = setting(
         True,

@@ -1,6 +1,6 @@
 """One optimizer step: the loss of a labeled batch, and that of the unlabeled ones that go with it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from ssl_runner.augment import STRONG_NUMBERS, WEAK_NUMBERS, draw, strong, weak
 from ssl_runner.config import TrialConfig
 from ssl_runner.keyed_random import seed_of
 from ssl_runner.loader import Batch
-from ssl_runner.methods import Method, Networks, UnlabeledBatch
+from ssl_runner.methods import LabeledBatch, Method, Networks, UnlabeledBatch
 from ssl_runner.models.batch_norm import SyncBatchNorm
 from ssl_runner.sampler import LABELED_KIND
 from ssl_runner.train.device import autocast, dtype_of, seed_generator, to_model_input
@@ -104,7 +104,7 @@ class Learner:
         for batch in unlabeled:
             # The gradients add up on each rank; the last backward averages the sum over the ranks.
             with self._no_sync():
-                self._learn_unlabeled(batch, sums, epoch, step, len(unlabeled))
+                self._learn_unlabeled(batch, labeled, sums, epoch, step, len(unlabeled))
         self._learn_labeled(labeled, sums, epoch)
         factor = lr_factor(self.config.optimizer, step, self.steps)
         for group in self.optimizer.param_groups:
@@ -121,23 +121,27 @@ class Learner:
     def _learn_labeled(self, batch: Batch, sums: Sums, epoch: int) -> None:
         """Cross entropy and its gradient."""
         self._begin(batch, epoch)
-        images_BCHW = batch.images.to(self.device, non_blocking=True)
-        if self.config.batches.augment == "weak":
-            images_BCHW = weak(
-                images_BCHW, self._draw(batch, epoch, _WEAK, 0), self.config.batches.flip
-            )
+        if self.config.batches.augment == "strong":
+            images_BCHW = self._strong_views(batch, epoch)(0)
+        elif self.config.batches.augment == "weak":
+            images_BCHW = self._weak_views(batch, epoch)(0)
+        else:
+            images_BCHW = to_model_input(batch.images, self.device, self._dtype)
         targets_B = batch.targets.to(self.device, non_blocking=True)
-        logits_BK = self._logits(self.model, to_model_input(images_BCHW, self.device, self._dtype))
+        logits_BK = self._logits(self.model, images_BCHW)
         loss = F.cross_entropy(logits_BK, targets_B)
         (loss if batch.weight == 1 else loss * batch.weight).backward()  # type: ignore[no-untyped-call]
         if batch.own:  # a filler image does not count
             right = (logits_BK.detach().argmax(1) == targets_B).sum()
             sums.add(loss=loss.detach() * batch.own, correct=right, images=batch.own)
 
-    def _learn_unlabeled(self, batch: Batch, sums: Sums, epoch: int, step: int, batches: int) -> None:
+    def _learn_unlabeled(
+        self, batch: Batch, labeled: Batch, sums: Sums, epoch: int, step: int, batches: int
+    ) -> None:
         """The method's loss and its gradient."""
         self._begin(batch, epoch)
-        loss = self.method.unlabeled_loss(self._networks, self._views(batch, sums, epoch), step)
+        views = self._views(batch, labeled, sums, epoch)
+        loss = self.method.unlabeled_loss(self._networks, views, step)
         if loss is None:
             return
         assert self.config.unlabeled.unlabeled_weight is not None
@@ -206,23 +210,40 @@ class Learner:
             teacher=lambda images_BCHW: without_gradient(teacher, images_BCHW),
         )
 
-    def _views(self, batch: Batch, sums: Sums, epoch: int) -> UnlabeledBatch:
-        """An unlabeled batch as a method sees it."""
-        images_BCHW = batch.images.to(self.device, non_blocking=True)
-        flip = self.config.batches.flip
+    def _weak_views(self, batch: Batch, epoch: int) -> Callable[[int], torch.Tensor]:
+        """The weak views of a batch, by number."""
 
         def weak_view(view: int) -> torch.Tensor:
+            images_BCHW = batch.images.to(self.device, non_blocking=True)
             numbers = self._draw(batch, epoch, _WEAK, view)
-            return to_model_input(weak(images_BCHW, numbers, flip), self.device, self._dtype)
+            views_BCHW = weak(images_BCHW, numbers, self.config.batches.flip)
+            return to_model_input(views_BCHW, self.device, self._dtype)
+
+        return weak_view
+
+    def _strong_views(self, batch: Batch, epoch: int) -> Callable[[int], torch.Tensor]:
+        """The strong views of a batch, by number."""
 
         def strong_view(view: int) -> torch.Tensor:
+            images_BCHW = batch.images.to(self.device, non_blocking=True)
             numbers = self._draw(batch, epoch, _STRONG, view).to(self._dtype)
-            made = strong(images_BCHW, numbers, flip)
+            settings = self.config.batches
+            made = strong(images_BCHW, numbers, settings.flip, settings.magnitude)
             return made.contiguous(memory_format=torch.channels_last)
+
+        return strong_view
+
+    def _mean(self, batch: Batch) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The mean over the images of all workers, without the fillers."""
 
         def mean(values: torch.Tensor) -> torch.Tensor:
             own = values.detach()[: batch.own].sum(0)
             return sum_over_ranks(own, self.group) / batch.size
+
+        return mean
+
+    def _views(self, batch: Batch, labeled: Batch, sums: Sums, epoch: int) -> UnlabeledBatch:
+        """An unlabeled batch as a method sees it."""
 
         def record(
             confidence_B: torch.Tensor | None = None,
@@ -240,4 +261,11 @@ class Learner:
                 right_B = known_B & (pseudo_B == hidden_B)[own]
                 sums.add(right=right_B.sum(), known=known_B.sum())
 
-        return UnlabeledBatch(weak=weak_view, strong=strong_view, mean=mean, record=record)
+        return UnlabeledBatch(
+            size=batch.size,
+            weak=self._weak_views(batch, epoch),
+            strong=self._strong_views(batch, epoch),
+            mean=self._mean(batch),
+            record=record,
+            labeled=LabeledBatch(weak=self._weak_views(labeled, epoch), mean=self._mean(labeled)),
+        )
