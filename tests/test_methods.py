@@ -155,7 +155,9 @@ def crossed(p: list[float], q: list[float], temperature: float) -> float:
     if not temperature:
         return -math.log(q[arg_max(p)])
     sharp = [value ** (1 / temperature) for value in p]
-    return -sum(s / sum(sharp) * math.log(value) for s, value in zip(sharp, q, strict=True))
+    pairs = zip(sharp, q, strict=True)
+    total: float = sum(part / sum(sharp) * math.log(value) for part, value in pairs)
+    return -total
 
 
 def slow_softmatch(fixture: Fixture, config: TrialConfig) -> float:
