@@ -91,6 +91,7 @@ batch_size int64
 order string
 last_batch string
 augment string
+magnitude double
 flip bool
 epochs int64
 max_steps int64

@@ -14,7 +14,8 @@ SCHEMA_VERSION = 5
 """A version has columns that the one before lacks: they are null in older rows. Version 3 has
 `settings_id` and `sources`, and other names for the columns in `RENAMED`; version 4 has macro-averaged
 accuracies, what a data set left out, and the file of the trained model; version 5 has a trial's place
-in a search, the status `stopped`, rounds of buying labels, and what the pools hold."""
+in a search, the status `stopped`, rounds of buying labels, what the pools hold, and the magnitude of
+strong views."""
 
 RENAMED = {"passed": "unlabeled_batches_skipped", "mistakes": "misclassified"}
 """Columns of older versions, each with its current name, under which it is read."""
