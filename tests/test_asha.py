@@ -1,14 +1,17 @@
 """A search whose scheduler stops trials, by the real command: killed, over workers, without referee."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from ssl_runner.testing.processes import Run, Runs
+from ssl_runner.testing.processes import Runs
 from ssl_runner.testing.tables import checkpoints, leftovers, tables
+from ssl_runner.tune.__main__ import main
+from tests.conftest import RAY_BY_THE_DOZEN, Answer
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fashion_mnist")]
 
@@ -65,7 +68,7 @@ def check_rungs(rows: list[dict[str, Any]]) -> None:
 
 
 def test_a_search_that_is_killed_goes_on_with_what_its_trials_had_at_their_rungs(
-    tmp_path: Path, runs: Runs
+    tmp_path: Path, runs: Runs, call: Callable[..., Answer]
 ) -> None:
     """One at a time the order is that of the samples, so the table is that of an undisturbed search."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -77,42 +80,51 @@ def test_a_search_that_is_killed_goes_on_with_what_its_trials_had_at_their_rungs
     assert 2 <= statuses(whole).count("stopped") <= 4
     check_rungs(rows)
     assert all(pd.isna(row["weights"]) == (row["status"] == "stopped") for row in rows)
-    # Killed once after a trial was stopped, and once while one is between its rungs.
-    for moment in (lambda: "stopped" in statuses(cut), lambda: bool(checkpoints(cut))):
-        run = runs.start(*arguments, "--results", str(cut))
-        run.wait_for(moment)
-        assert runs.kill()
-        run.end()
+    # Killed after a trial was stopped, while another is between its rungs.
+    run = runs.start(*arguments, "--results", str(cut))
+    run.wait_for(lambda: "stopped" in statuses(cut) and bool(checkpoints(cut)))
+    assert runs.kill()
+    run.end()
     assert len(rows_of(cut)) < 5
     runs.start(*arguments, "--results", str(cut)).succeed()
     assert tables(cut) == tables(whole)
     assert leftovers(cut) == set()
     # A stopped trial is done, also where failed ones are to be retried.
-    again = runs.start(*arguments, "--results", str(cut), "--retry-failed").succeed()
-    assert "5 of 5 trials are in" in again
+    again = call(main, *arguments[1:], "--results", str(cut), "--retry-failed")
+    assert again.returncode == 0
+    assert "5 of 5 trials are in" in again.stdout
     assert tables(cut) == tables(whole)
-    # Without the scheduler it is not: all samples get their budget.
-    runs.start(*SEARCH, "--results", str(cut)).succeed()
-    assert statuses(cut) == ["finished"] * 5
 
 
-def test_a_stopped_trial_frees_its_workers_and_the_referee_may_die(tmp_path: Path, runs: Runs) -> None:
+@pytest.mark.xdist_group(RAY_BY_THE_DOZEN)
+def test_a_search_over_workers_ends_and_its_referee_may_die(tmp_path: Path, runs: Runs) -> None:
     """Every trial takes the whole machine: with anything left behind the next one would never start."""
     cpus = str(max(2, len(os.sched_getaffinity(0))))
-    arguments = (*SEARCH, *ASHA, "--num-workers", "2", "--cpus-per-trial", cpus, "--samples", "3")
-    run = runs.start(*arguments, "--results", str(tmp_path))
-    run.wait_for(lambda: bool(rows_of(tmp_path)))
+    search = (*SEARCH, "--num-workers", "2", "--cpus-per-trial", cpus, "--results", str(tmp_path))
+    run = runs.start(*search, *ASHA, "--samples", "3")
+    run.wait_for(lambda: len(rows_of(tmp_path)) == 2)
     assert runs.kill("ray::Referee")
     run.succeed()
     rows = rows_of(tmp_path)
-    assert statuses(tmp_path).count("stopped") in (1, 2)
-    assert {row["world_size"] for row in rows} == {2}
+    # The second one's learning rate is next to nothing.
+    assert [row["status"] for row in sorted(rows, key=lambda row: row["sample"])][:2] == [
+        "finished",
+        "stopped",
+    ]
     check_rungs(rows)
+    # Without the scheduler a stopped trial is not done: all samples get their budget.
+    runs.start(*search, "--samples", "2").succeed()
+    assert statuses(tmp_path) == ["finished"] * 2
+    trials = pd.read_parquet(tmp_path / "trials")
+    assert set(trials["world_size"]) == {2}
+    best = max(rows_of(tmp_path), key=lambda row: row["validation_accuracy"])
+    finals = trials[trials["role"] == "final"]
+    assert (finals["lr"].tolist(), finals["status"].tolist()) == ([best["lr"]], ["finished"])
     assert runs.are_gone()
 
 
 def test_the_median_stops_trials_too_and_only_samples(tmp_path: Path, runs: Runs) -> None:
-    median = ("--scheduler", "median", "--grace-steps", "5", "--seeds", "0", "1", "2", "3", "4")
+    median = ("--scheduler", "median", "--grace-steps", "5", "--seeds", "0", "1")
     runs.start(*SEARCH, *median, "--results", str(tmp_path)).succeed()
     rows = rows_of(tmp_path)
     assert 1 <= statuses(tmp_path).count("stopped") <= 3
@@ -121,19 +133,18 @@ def test_the_median_stops_trials_too_and_only_samples(tmp_path: Path, runs: Runs
         assert steps == [5, 10, 15, 20][: len(steps)]
         assert row["status"] == "stopped" or len(steps) == 4
     finals = pd.read_parquet(tmp_path / "trials").query("role == 'final'")
-    assert list(finals["status"]) == ["finished"] * 5
+    assert list(finals["status"]) == ["finished"] * 2
     assert all(len(rungs) == 0 for rungs in finals["rungs"])
 
 
-def refused(run: Run) -> str:
-    output = run.end()
-    assert run.returncode == 2, output
-    return output.splitlines()[-1]
-
-
-def test_a_grace_beyond_the_epochs_is_refused_before_anything_runs(tmp_path: Path, runs: Runs) -> None:
+def test_a_grace_beyond_the_epochs_is_refused_before_anything_runs(
+    tmp_path: Path, call: Callable[..., Answer]
+) -> None:
     epochs = ("--max-steps", "null", "--epochs", "1", "--grace-steps", "20")
-    said = refused(runs.start(*SEARCH, *ASHA, *epochs, "--results", str(tmp_path)))
-    assert "grace_steps must be less than the 20 steps of CNN partial 0.2 lr 0.005276 seed" in said
-    assert said.endswith("got 20. No trial would ever be stopped.")
+    said = call(main, *SEARCH[1:], *ASHA, *epochs, "--results", str(tmp_path))
+    assert said.returncode == 2
+    assert (
+        "grace_steps must be less than the 20 steps of CNN partial 0.2 lr 0.005276 seed" in said.stderr
+    )
+    assert said.stderr.endswith("got 20. No trial would ever be stopped.\n")
     assert list(tmp_path.glob("trials/*")) == []

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from ssl_runner.config import FIELDS, TrialConfig
 from ssl_runner.results.importance import FEWEST, importance
+from ssl_runner.results.matching import newest
 from ssl_runner.results.search_history import search_cost, search_history, searches
 from tests.builders import frame_of, trial_row
 
@@ -85,6 +87,19 @@ def test_searches_of_older_data_are_told_apart() -> None:
     older = [row | {"data_digest": "old"} for row in of_lr()]
     names = [one.name for one in searches(frame_of(*older, *of_lr()))]
     assert sorted(names) == ["CNN partial 0.01 (da)", "CNN partial 0.01 (old)"]
+
+
+def test_of_older_data_no_row_of_a_search_counts_whatever_it_had_chosen() -> None:
+    place = {"role": "final", "search_group": "CNN partial 0.01", "search": of_lr()[0]["search"]}
+    old, new = of_lr(), of_lr()[:3]  # the new one has just begun
+    old += [trial_row(TrialConfig.of(label_fraction=0.01, lr=0.5)) | place]
+    other = [*of_lr(method="fixmatch"), trial_row(TrialConfig(), "plain")]
+    before = datetime(2023, 1, 1, tzinfo=UTC)
+    rows = [row | {"data_digest": "old", "ended_at": before} for row in (*old, *other)] + new
+    kept = newest(frame_of(*rows))
+    assert len(kept) == 3 + len(other)
+    assert set(kept["data_digest"][kept["search_group"] == "CNN partial 0.01"]) == {"da"}
+    assert "final" not in set(kept["role"])
 
 
 def test_without_a_search_there_is_nothing() -> None:

@@ -4,6 +4,7 @@ import io
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from hypothesis import given
@@ -13,12 +14,12 @@ from rich.console import Console
 from ssl_runner.config import TrialConfig
 from ssl_runner.identity import Trial
 from ssl_runner.report import words
-from ssl_runner.report.terminal import MOST_STANDINGS, standings_table, watch
+from ssl_runner.report.terminal import MOST_STANDINGS, print_as, standings_table, watch
 from ssl_runner.results import ResultsFolder
 from ssl_runner.results.standings import Standing, standings
 from ssl_runner.testing.processes import HANG
 from ssl_runner.tune.progress import SweepProgress
-from tests.builders import frame_of
+from tests.builders import frame_of, trial_row
 from tests.test_search_results import of_lr
 
 ended = st.tuples(
@@ -157,6 +158,27 @@ def test_very_many_searches_fit_a_screen_those_that_run_first() -> None:
     assert lines[2].split()[0] == "running"
     assert lines[-1] == f"and {31 - MOST_STANDINGS} more searches"
     assert standings_table([]) == []
+
+
+def test_the_report_says_how_far_a_search_is_that_has_no_finals_yet() -> None:
+    def printed(*rows: dict[str, Any]) -> str:
+        file = io.StringIO()
+        print_as("table", frame_of(*rows), Console(file=file, width=150))
+        return file.getvalue()
+
+    rows = of_lr()[:3] + of_lr(method="fixmatch")
+    lines = [f"  {words.standing(one)}" for one in standings(frame_of(*rows))]
+    assert printed(*rows).splitlines() == ["no finals to compare yet:", *lines]
+    final = trial_row(TrialConfig.of(label_fraction=0.01, method="fixmatch")) | {
+        "role": "final",
+        "search_group": rows[-1]["search_group"],
+        "search": rows[-1]["search"],
+    }
+    said = printed(*rows, final)
+    assert lines[0] in said
+    assert lines[1] not in said
+    assert "no finals" not in printed(*of_lr(method="fixmatch"), final)
+    assert "no finals" not in printed(trial_row(TrialConfig()))
 
 
 def test_watch_follows_a_search(tmp_path: Path) -> None:

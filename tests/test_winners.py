@@ -13,10 +13,13 @@ from rich.console import Console
 
 from ssl_runner.config import SweepConfig, TrialConfig
 from ssl_runner.datasets import ImageDataset
+from ssl_runner.errors import InputError
 from ssl_runner.identity import Trial
 from ssl_runner.keyed_random import Permutation
+from ssl_runner.report import words
+from ssl_runner.report.rerun import command_of
 from ssl_runner.report.terminal import print_comparison
-from ssl_runner.results import ResultsFolder
+from ssl_runner.results import ResultsFolder, compared_rows
 from ssl_runner.results.matching import match
 from ssl_runner.results.schema import identity_columns
 from ssl_runner.results.winners import best_samples, holdout_sizes, tuning_effect
@@ -134,11 +137,14 @@ def test_more_samples_move_the_finals(tmp_path: Path, fashion_mnist: ImageDatase
     assert stand(few) == {"search": 4, "final": 2}
     many = whole(6)
     # Sample 4 is better than all before: its finals take the place of those of sample 1.
-    assert stand(many) == {"search": 6, "final": 2, "none": 2}
+    assert stand(many) == {"search": 6, "final": 2, "former": 2}
     assert set(many["lr"][many["role"] == "final"]) == {many["lr"][many["sample"] == 4].item()}
-    nowhere = many[many["role"].isna()]
-    assert nowhere[list(PLACE)].isna().all(axis=None)
+    nowhere = many[many["role"] == "former"]
+    assert nowhere[[name for name in PLACE if name != "role"]].isna().all(axis=None)
     assert set(nowhere["lr"]) == {few["lr"][few["sample"] == 1].item()}
+    assert set(compared_rows(many)["role"]) == {"final"}
+    batch_size = many["batch_size"].where(many["role"] != "former", 7)
+    assert "--batch-size" not in command_of(many.assign(batch_size=batch_size))
     # Nothing but the place changes, and the same command again changes nothing.
     kept = few.drop(columns=list(PLACE)).set_index("trial_id")
     there = many.drop(columns=list(PLACE)).set_index("trial_id").loc[kept.index]
@@ -148,8 +154,28 @@ def test_more_samples_move_the_finals(tmp_path: Path, fashion_mnist: ImageDatase
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == before
     # With fewer samples again, the finals of then stand where they stood.
     fewer = whole(4)
-    assert stand(fewer) == {"search": 4, "final": 2, "none": 4}
+    assert stand(fewer) == {"search": 4, "final": 2, "former": 4}
     assert set(fewer["lr"][fewer["role"] == "final"]) == set(nowhere["lr"])
+
+
+@pytest.mark.parametrize("is_search", [True, False])
+def test_a_name_is_a_search_s_or_a_plain_sweep_s(
+    tmp_path: Path, fashion_mnist: ImageDataset, is_search: bool
+) -> None:
+    results = ResultsFolder(str(tmp_path))
+    place = {"role": "former"} if is_search else {}  # as where a search was changed, and then killed
+    results.write(trial_row(TrialConfig(), "s") | place, [])
+    results.write(trial_row(TrialConfig(), "s--other") | ({} if is_search else {"role": "search"}), [])
+    for name in ("s", "new"):
+        results.check_name(name, is_search)
+    both = ["a search", "a sweep without a search"]
+    rule, those = both if not is_search else both[::-1]
+    with pytest.raises(InputError) as refused:
+        results.check_name("s", not is_search)
+    assert str(refused.value) == (
+        f"--name must be of {rule}, or new, got 's': its rows in {tmp_path} are of {those}. Choose "
+        "another --name."
+    )
 
 
 # ---- smaller holdouts ----
@@ -212,6 +238,23 @@ def test_smaller_holdouts_equal_a_slow_obvious_version(samples: int, images: int
     assert row["chosen_accuracy"] == pytest.approx(np.mean(hits))
     assert row["rest_accuracy"] == pytest.approx(np.mean(rests))
     assert row["rest_spread"] == pytest.approx(np.std(rests, ddof=1))
+
+
+def test_the_terminal_says_how_often_fewer_labels_choose_the_same() -> None:
+    clear = np.zeros((3, 130), dtype=bool)
+    clear[1] = True
+    small = sample_rows(clear[:, :40], search_group="small")
+    either = clear.copy()  # the first of two that are alike but for the last image
+    either[2], either[1, 129] = True, False
+    sizes = holdout_sizes(
+        pd.concat([sample_rows(clear), small, sample_rows(either, search_group="h")]), draws=40
+    )
+    shares = sizes.loc[sizes["search_group"] == "h", "same_winner"].tolist()
+    assert 0 < shares[0] < shares[1] < shares[2] == 1
+    assert words.holdouts(sizes) == [
+        "g: 100% by 50, 100% by 100 of 130",
+        f"h: {shares[0]:.0%} by 50, {shares[1]:.0%} by 100 of 130",
+    ]
 
 
 def test_what_has_no_bits_is_left_out() -> None:

@@ -1,7 +1,7 @@
 """How much sooner does a search with ASHA have a setting that is as good?
 
-python -m experiments.benchmarks.asha                 # about 10 minutes on two cores
-python -m experiments.benchmarks.asha --rounds 1      # a first look
+python -m experiments.benchmarks.asha            # about 10 minutes on two cores
+python -m experiments.benchmarks.asha --short    # a first look: one round of few samples, a minute
 
 A random search with 590 labels and a holdout of 500, without and with `--scheduler asha`, in turns:
 the same samples in the same order, other ones in each round. The target of a round is the lower of the
@@ -34,7 +34,7 @@ label_fractions: [0.01]
 methods: [pass]
 order: paired
 patience: 0
-max_steps: 810
+max_steps: {steps}
 holdout: 500
 search:
   lr: {{log_uniform: [0.00001, 0.1]}}
@@ -46,11 +46,8 @@ objective: accuracy
 seeds: [0]
 """
 
-WAYS = {
-    "without": (),
-    "asha": ("--scheduler", "asha", "--grace-steps", "30", "--reduction", "3"),
-}
-"""The rungs are at 30, 90 and 270 steps of 810."""
+WAYS = {"without": (), "asha": ("--scheduler", "asha", "--reduction", "3")}
+"""The rungs are at a 27th of the budget, a ninth and a third: at 30, 90 and 270 steps of 810."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +100,13 @@ class Searched:
         return str(ordered["trial_id"].iloc[0])
 
 
-def search(folder: Path, way: str, samples: int, seed: int) -> Searched:
+def search(folder: Path, way: str, samples: int, steps: int, seed: int) -> Searched:
     """Run our command."""
     study = folder / f"{way}.yaml"
-    study.write_text(STUDY.format(samples=samples, seed=seed))
+    study.write_text(STUDY.format(samples=samples, steps=steps, seed=seed))
+    grace = ("--grace-steps", str(steps // 27)) if WAYS[way] else ()
     began = time.time()
-    _, rows = our_sweep(folder / way, str(study), "--log", *WAYS[way])
+    _, rows = our_sweep(folder / way, str(study), "--log", *WAYS[way], *grace)
     of_the_search = rows[rows["role"] == "search"]
     assert len(of_the_search) == samples
     return Searched(of_the_search, began)
@@ -125,12 +123,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="How much sooner is a search with ASHA as good?")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--samples", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=810, help="of a sample that is not stopped")
+    parser.add_argument("--short", action="store_true", help="one round of 6 samples of 270 steps")
     options = parser.parse_args()
+    if options.short:
+        options.rounds, options.samples, options.steps = 1, 6, 270
     rounds: list[dict[str, Searched]] = []
     for turn in range(options.rounds):
         with tempfile.TemporaryDirectory() as folder:
             ways = list(WAYS) if turn % 2 == 0 else list(WAYS)[::-1]
-            found = {way: search(Path(folder), way, options.samples, 1000 + turn) for way in ways}
+            found = {
+                way: search(Path(folder), way, options.samples, options.steps, 1000 + turn)
+                for way in ways
+            }
         rounds.append(found)
         line = ", ".join(
             f"{way}: {each.steps:,} steps, {each.seconds:.0f} s, best {each.best:.2%}"
@@ -161,7 +166,7 @@ def main() -> None:
     ]
     table.add_row("without ÷ asha", *(shown(each, 2) for each in ratios), "")
     console = Console(width=104)
-    console.print(f"{options.samples} samples, {options.rounds} rounds")
+    console.print(f"{options.samples} samples of {options.steps} steps, n = {options.rounds} rounds")
     console.print(table)
     same = sum(turn["without"].winner == turn["asha"].winner for turn in rounds)
     console.print(f"the best sample without ASHA is its best too in {same} of {options.rounds} rounds")

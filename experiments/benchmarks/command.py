@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,16 +21,16 @@ def timed(
         environment: All of its environment; None: as here.
         watch: Called with the process id, again and again, until the command ends.
     """
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    )
-    while watch is not None and process.poll() is None:
-        watch(process.pid)
-    output, _ = process.communicate()
-    if process.returncode:
-        raise SystemExit(f"{command} failed:\n{output[-4000:]}")
-    return time.perf_counter() - started
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:  # a pipe would fill meanwhile
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        while watch is not None and process.poll() is None:
+            watch(process.pid)
+        failed, seconds = process.wait(), time.perf_counter() - started
+        if failed:
+            output.seek(0)
+            raise SystemExit(f"{command} failed:\n{output.read()[-4000:]}")
+    return seconds
 
 
 def our_sweep(

@@ -25,6 +25,7 @@ from ssl_runner.report.pictures import Picture, environment, picture, time_now
 from ssl_runner.report.rerun import command_of
 from ssl_runner.report.search_page import SearchPart, search_parts
 from ssl_runner.results import compare, compared_rows, label_curve
+from ssl_runner.results.compare import is_compared
 from ssl_runner.results.conclude import conclude
 from ssl_runner.results.schema import SETTING_COLUMNS
 from ssl_runner.storage import write_whole
@@ -72,8 +73,7 @@ def _charts_of_comparison(trials: pd.DataFrame, epochs: pd.DataFrame) -> dict[st
     drawn = configurations[: charts.MOST_CURVES]
     done = compared_rows(named)
     # A sample that was chosen has the same settings as its finals.
-    compared_only = ~named["role"].isin(["search", "default"])
-    identity = named.loc[compared_only, ["sweep", "trial_id", "configuration"]]
+    identity = named.loc[is_compared(named), ["sweep", "trial_id", "configuration"]]
     full = compared.loc[compared["config"] == "full", "test_accuracy_mean"]
     line = float(full.iloc[0]) if len(full) == 1 else None  # with several, no line
     made = {"labels": charts.label_chart(label_curve(trials), line)}

@@ -30,6 +30,8 @@ from ssl_runner.settings import Whole, rule_of, without_none
 
 def command_of(rows: pd.DataFrame) -> str:
     """The command that runs the trials of a sweep, read off its rows."""
+    if len(standing := rows[rows["role"] != "former"]):
+        rows = standing
     arguments = ["--name", str(rows["sweep"].iloc[0])]
     for question in rows["question"].dropna().head(1):
         arguments += ["--question", str(question)]

@@ -128,6 +128,7 @@ def print_as(form: str, trials: "pd.DataFrame", console: Console, baseline: str 
         _print_whole(table, console)
     else:
         print_comparison(trials, console, baseline)
+        _print_without_finals(trials, console)
 
 
 def print_comparison(trials: "pd.DataFrame", console: Console, baseline: str | None = None) -> None:
@@ -148,6 +149,7 @@ def print_comparison(trials: "pd.DataFrame", console: Console, baseline: str | N
             _print_whole(bars, console)
         _print_along(trials, console)
         _print_tuning(trials, console)
+        _print_holdouts(trials, console)
     failed = trials[trials["status"] == "failed"]
     if len(failed):
         console.print(f"{len(failed)} of {len(trials)} trials failed:", style="red", highlight=False)
@@ -254,6 +256,36 @@ def _print_tuning(trials: "pd.DataFrame", console: Console) -> None:
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 
 
+def _print_holdouts(trials: "pd.DataFrame", console: Console) -> None:
+    """Print how often smaller holdouts choose the same samples."""
+    from ssl_runner.results.winners import holdout_sizes
+
+    lines = words.holdouts(holdout_sizes(trials))
+    if lines:
+        console.print("how often fewer labels of the holdout choose the same sample, by accuracy:")
+    for line in lines[:MOST_STANDINGS]:
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+    if len(lines) > MOST_STANDINGS:
+        more = len(lines) - MOST_STANDINGS
+        console.print(f"  and {more} more searches, on the page", highlight=False)
+
+
+def _print_without_finals(trials: "pd.DataFrame", console: Console) -> None:
+    """Print how far the searches are that have no finals to compare yet."""
+    from ssl_runner.results import compared_rows
+    from ssl_runner.results.standings import standings
+
+    keys = ["sweep", "search_group"]
+    with_finals = compared_rows(trials).set_index(keys).index
+    found = standings(trials[~trials.set_index(keys).index.isin(with_finals)])
+    if found:
+        console.print("no finals to compare yet:")
+    for one in found[:MOST_STANDINGS]:
+        console.print(f"  {words.standing(one)}", highlight=False, markup=False, soft_wrap=True)
+    if len(found) > MOST_STANDINGS:
+        console.print(f"  and {len(found) - MOST_STANDINGS} more searches", highlight=False)
+
+
 def needed_table(trials: "pd.DataFrame", target: float, box: Box = SIMPLE_HEAD) -> Table:
     """`results.labels_needed` as a table for the terminal.
 
@@ -327,7 +359,7 @@ def print_extrapolation(
 
 
 MOST_STANDINGS = 20
-"""At most so many searches are shown while they run: those that are not done come first."""
+"""At most so many searches are shown; while they run, those that are not done come first."""
 
 
 def standings_table(found: "Sequence[Standing]") -> "list[Table | Text]":

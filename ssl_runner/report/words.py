@@ -183,6 +183,25 @@ def gain_caption(line: "Line") -> str:
     return f"{text}; one seed, so without an interval."
 
 
+def holdouts(sizes: "pd.DataFrame") -> list[str]:
+    """How much the choice depends on the size of the holdout, a line for each search; none for one
+    whose holdout is too small to draw smaller ones.
+
+    Args:
+        sizes: From `results.winners.holdout_sizes`.
+    """
+    lines: list[str] = []
+    shares: list[str] = []
+    for row in sizes.to_dict("records"):
+        if not is_missing(row["rest_accuracy"]):
+            shares.append(f"{row['same_winner']:.0%} by {row['holdout_labels']:,}")
+            continue
+        if shares:  # the last row of a search is its whole holdout
+            lines.append(f"{row['search_group']}: {', '.join(shares)} of {row['holdout_labels']:,}")
+        shares = []
+    return lines
+
+
 _NOT_KNOWN = {
     "never": "not reached",
     "unfinished": "not yet reached",

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from ssl_runner.config import FIELDS
+from ssl_runner.results.compare import is_compared
 from ssl_runner.settings import rule_of
 
 _SEEDS = ("seed", "split_seed")
@@ -20,8 +21,7 @@ def best_models(trials: pd.DataFrame) -> set[str]:
         lowest id. Of a search only the finals have one.
     """
     settings = [name for name, field in FIELDS.items() if rule_of(field).decides and name not in _SEEDS]
-    is_compared = ~trials["role"].isin(["search", "default"])
-    kept = trials[trials["weights"].notna() & is_compared].sort_values(
+    kept = trials[trials["weights"].notna() & is_compared(trials)].sort_values(
         ["validation_accuracy", "validation_loss", "trial_id"], ascending=[False, True, True]
     )
     first = kept.drop_duplicates([*settings, "data_digest", "sources"])

@@ -42,17 +42,14 @@ def baselines_of(trials: pd.DataFrame) -> tuple[str, ...]:
 
 
 def compared_rows(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials that may be compared: those that finished, without the samples of searches, whose
-    validation chose among them. Where a sweep has finals, these alone.
+    """The trials that may be compared: those that finished; of a search its finals alone, since
+    validation chose among its samples.
 
     Args:
         trials: Rows as in `results/trials`.
     """
-    done = trials[trials["status"] == "finished"]
-    with_finals = set(done.loc[done["role"] == "final", "sweep"])
-    is_in = (done["role"] == "final") | (done["role"].isna() & ~done["sweep"].isin(with_finals))
+    done = trials[(trials["status"] == "finished") & is_compared(trials)]
     # Older rows lack what did not exist then: their pools held what they hold by default.
-    done = done[is_in]
     return done.assign(
         **{name: done[name].fillna(value) for name, value in POOLS.items() if value is not None}
     )
@@ -71,6 +68,11 @@ def plain_rows(done: pd.DataFrame) -> pd.DataFrame:
         is_default = values.isna() if default is None else values == default
         is_plain &= is_default if is_default.any() else values == values.mode().iloc[0]
     return done[is_plain]
+
+
+def is_compared(trials: pd.DataFrame) -> pd.Series:
+    """Of which trials the figures may be compared once they have finished."""
+    return trials["role"].isna() | (trials["role"] == "final")
 
 
 def searched_settings(trials: pd.DataFrame) -> list[str]:

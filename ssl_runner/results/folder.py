@@ -317,6 +317,30 @@ class ResultsFolder:
             found.append(known_trial(row))
         return found
 
+    def check_name(self, sweep: str, is_search: bool) -> None:
+        """Refuse a search under a name whose rows are a plain sweep's, and the other way around: a
+        comparison is of a search's finals or of all trials, and a command runs either again.
+
+        Raises:
+            InputError: Naming the sweep and the fix.
+        """
+        folder = f"{self.root}/trials"
+        names = list_files(self.filesystem, folder, ".parquet")
+        own = [name for name in names if name.rpartition("--")[0] == sweep]
+        rows = (
+            self._read(f"{folder}/{own[0]}", ["role"])
+            if own
+            else find_rows(self.filesystem, folder, TRIALS, ["role"], {"sweep": sweep})
+        )
+        if not rows or (rows[0]["role"] is not None) == is_search:  # they are all alike
+            return
+        both = "a search", "a sweep without a search"
+        rule, those = both if is_search else both[::-1]
+        raise InputError(
+            f"--name must be of {rule}, or new, got {sweep!r}: its rows in {self.location} are of "
+            f"{those}. Choose another --name."
+        )
+
     def check_writable(self) -> None:
         """Create the folder, and a file in it that is deleted at once.
 

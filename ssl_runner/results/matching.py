@@ -141,11 +141,17 @@ def match(trials: Sequence[Trial], known: Iterable[KnownTrial]) -> Matches:
 
 def newest(trials: pd.DataFrame) -> pd.DataFrame:
     """Of rows with the same sweep and settings, the one that ended last: the others have older data
-    or source code.
+    or source code. Of a search all rows of older data or source code are left out: it may have chosen
+    other settings then.
 
     Args:
         trials: Rows as in `results/trials`.
     """
     in_time = trials.sort_values("ended_at", kind="stable", na_position="first")
     last = in_time.drop_duplicates(["sweep", "settings_id"], keep="last")
-    return trials.loc[trials.index.isin(last.index)].reset_index(drop=True)
+    searched = in_time[in_time["search_group"].notna()]
+    version = searched["data_digest"].fillna("") + " " + searched["sources"].fillna("")
+    current = version.groupby([searched["sweep"], searched["search_group"]]).transform("last")
+    older = version.index[version != current]
+    is_in = trials.index.isin(last.index) & ~trials.index.isin(older)
+    return trials.loc[is_in].reset_index(drop=True)

@@ -74,7 +74,8 @@ SEARCH_COLUMNS = {
     "role": (
         _TEXT,
         "search: a sample; final: the best sample's settings under a fresh seed; default: the "
-        "settings as they stand, beside the finals; null: no search",
+        "settings as they stand, beside the finals; former: it was one of these, and the search has "
+        "changed since; null: no search",
     ),
     "search_group": (_TEXT, "what the samples of one choice share, in words; null: no search"),
     "sample": (_WHOLE, "number of the sample in its group, from 0; null: not a sample"),

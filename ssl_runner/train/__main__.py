@@ -42,6 +42,7 @@ def main() -> int:
     results = ResultsFolder(command.results)
     results.check_writable()
     sweep = command.sweep.name
+    results.check_name(sweep, is_search=False)
     dataset = load_dataset(config.data.dataset, command.data_dir, files=command.sweep.files)
     suitable, lines = suited(command.sweep, dataset)
     for line in lines:

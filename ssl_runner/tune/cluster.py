@@ -7,7 +7,7 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from ssl_runner.config import SweepConfig
 from ssl_runner.errors import InputError
 
 _CONNECT_SECONDS = 10
+
+_ROUNDING = 1e-6
+"""Three thirds of a CPU are one CPU."""
 
 _SCRATCH, _ALIVE = "ssl_runner-", ".alive"
 
@@ -49,8 +52,22 @@ class Cluster:
 
     def each(self, resource: str) -> list[float]:
         """How much of a resource ("CPU", "GPU") each node has, those to come included."""
-        nodes = [*self.nodes.values(), *(self.to_come or ())]
-        return [node.get(resource, 0.0) for node in nodes]
+        return [node.get(resource, 0.0) for node in self._all]
+
+    @property
+    def _all(self) -> list[dict[str, float]]:
+        return [*self.nodes.values(), *(self.to_come or ())]
+
+    def places(self, per_worker: Mapping[str, float]) -> int:
+        """How many workers fit beside each other, each of them on one node.
+
+        Args:
+            per_worker: What each takes: {"CPU": 1.0, "GPU": 0.5}, none of it 0.
+        """
+        return sum(
+            min(int(node.get(name, 0.0) / amount + _ROUNDING) for name, amount in per_worker.items())
+            for node in self._all
+        )
 
 
 def this_machine() -> Cluster:
@@ -196,7 +213,7 @@ def check_fits(sweep: SweepConfig, cluster: Cluster) -> None:
         each = cluster.each(resource)
         asked = per_worker * workers
         total, largest = sum(each), max(each, default=0.0)
-        if asked > total or per_worker > largest:
+        if per_worker and cluster.places({resource: per_worker}) < workers:
             where = "this machine" if len(each) == 1 else f"{len(each)} nodes"
             flags = f"{flag} or --num-workers" if workers > 1 else flag
             raise InputError(

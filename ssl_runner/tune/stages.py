@@ -170,7 +170,8 @@ def put_in_place(
     results: ResultsFolder, sweep: str, trials: Sequence[Trial], matches: Matches, rows: pd.DataFrame
 ) -> None:
     """Let the rows that are there say where in the search their trials stand now, and others of these
-    groups and roles, that they stand nowhere: as where more samples have chosen other finals.
+    groups and roles, that they stand nowhere now (`former`): as where more samples have chosen other
+    finals.
 
     Rows of other data or other source code are left as they are.
 
@@ -188,7 +189,7 @@ def put_in_place(
     }
     stand = {(trial.place["role"], trial.place["search_group"]) for trial in trials}
     versions = {(trial.data_digest, "; ".join(trial.sources)) for trial in trials}
-    nowhere: Mapping[str, Any] = dict.fromkeys(PLACE)
+    nowhere: Mapping[str, Any] = dict.fromkeys(PLACE) | {"role": "former"}
     moved: dict[str, Mapping[str, Any]] = {}
     for row in rows.to_dict("records"):
         stood = {name: None if pd.isna(row[name]) else row[name] for name in PLACE}

@@ -125,6 +125,7 @@ def run_sweep(command: Command) -> int:
     results = ResultsFolder(command.results)
     results.check_writable()
     with results.lock_sweep(command.sweep.name, command.shard):
+        results.check_name(command.sweep.name, is_search=bool(command.sweep.search))
         name, files = command.sweep.trial.data.dataset, command.sweep.files
         dataset = load_dataset(name, command.data_dir, files=files)
         config, lines = suited(command.sweep, dataset)
@@ -200,7 +201,8 @@ def _search(sweep: _Sweep, ray_once: _RayOnce) -> _Sweep:
         sweep.say(choice.line(config), style="red" if choice.best is None else None)
     finals = replace(sweep, trials=final_trials(config, dataset, chosen))
     if finals.trials:
-        sweep.say(f"finals: {len(finals.trials):,} trials, each under a seed that chose nothing")
+        count = f"{len(finals.trials):,} trials, each" if len(finals.trials) > 1 else "one trial,"
+        sweep.say(f"finals: {count} under a seed that chose nothing")
         _run_stage(finals, ray_once)
     return replace(sweep, trials=samples.trials + finals.trials)
 
@@ -554,10 +556,11 @@ def _concurrent(sweep: SweepConfig, cluster: Cluster, is_adaptive: bool) -> int 
     workers = sweep.trial.compute.num_workers
     if workers == 1 and not is_adaptive:
         return sweep.max_concurrent
-    fit = int(sum(cluster.each("CPU")) // (sweep.cpus_per_worker * workers))
+    per_worker = {"CPU": sweep.cpus_per_worker}
     if sweep.gpus_per_trial:
-        fit = min(fit, int(sum(cluster.each("GPU")) // sweep.gpus_per_trial))
-    return min(max(fit, 1), sweep.max_concurrent or max(fit, 1))
+        per_worker["GPU"] = sweep.gpus_per_trial / workers
+    fit = max(1, cluster.places(per_worker) // workers)
+    return min(fit, sweep.max_concurrent or fit)
 
 
 def _conclude(sweep: _Sweep) -> int:
