@@ -376,7 +376,7 @@ def _spread(given: dict[str, Any], study: dict[str, Any]) -> dict[str, Any]:
     Args:
         given: The flags.
         study: The study's settings. A flag's setting is taken out of them, out of their grids and
-            their search too.
+            their search too; not out of a search that is a flag: there it is what stands untuned.
 
     Returns:
         The flags, none of whose settings has a list where it takes one value.
@@ -395,6 +395,8 @@ def _spread(given: dict[str, Any], study: dict[str, Any]) -> dict[str, Any]:
         study.pop(name, None)
     for key in ("grid", "search"):
         written = spread.get(key, study.get(key))
+        if key == "search" and key in spread:
+            continue
         if isinstance(written, dict):  # what else it may be is refused later
             kept = {name: each for name, each in written.items() if name not in named}
             spread[key] = kept if key in spread or kept != written else written

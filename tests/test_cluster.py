@@ -50,7 +50,7 @@ def test_places_are_those_of_workers_put_one_after_another(
 def test_so_many_trials_of_two_workers_run_at_a_time(
     nodes: Cluster, settings: dict[str, float], expected: int
 ) -> None:
-    sweep = sweep_from_settings({"num_workers": 2} | settings)
+    sweep = sweep_from_settings({"num_workers": 2, **settings})
     for is_adaptive in (False, True):
         assert _concurrent(sweep, nodes, is_adaptive) == expected
 

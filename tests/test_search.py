@@ -80,6 +80,20 @@ def test_a_flag_with_several_values_is_an_axis() -> None:
     assert (workers.grid, workers.trial.compute.min_workers) == ({}, 1)
 
 
+def test_a_flag_of_a_searched_setting(tmp_path: Any) -> None:
+    study = tmp_path / "mine.yaml"
+    domains = "{lr: {log_uniform: [0.001, 0.1]}, dropout: {uniform: [0, 0.5]}}"
+    study.write_text(f"search: {domains}\nsamples: 2\nholdout: 60\n")
+    # It takes the setting out of a study's search, and is what stands untuned beside one of its own.
+    sweep = parse("tune", "", [str(study), "--lr", "0.002"]).sweep
+    assert (list(sweep.search), sweep.trial.optimizer.lr) == (["dropout"], 0.002)
+    search = ("--search", domains, "--samples", "2", "--holdout", "60")
+    sweep = parse("tune", "", [*search, "--lr", "0.002"]).sweep
+    assert (list(sweep.search), sweep.trial.optimizer.lr) == (["lr", "dropout"], 0.002)
+    with pytest.raises(InputError, match="search: lr must be without an entry in grid, got 'lr'"):
+        parse("tune", "", [*search, "--lr", "0.002", "0.003"])
+
+
 def test_a_study_may_stand_behind_a_flag(tmp_path: Any) -> None:
     study = tmp_path / "mine.yaml"
     study.write_text("grid: {lr: [0.1, 0.2]}\nepochs: 3\n")
@@ -499,6 +513,23 @@ def test_only_the_finals_of_a_search_are_compared() -> None:
     assert compared_rows(rows[rows["role"] == "search"]).empty
     other = frame_of(trial_row(TrialConfig(), "other"))
     assert set(compared_rows(pd.concat([rows, other]))["sweep"]) == {"s", "other"}
+
+
+def test_the_command_that_searches_again_has_what_stood_untuned() -> None:
+    of_lr: dict[str, Any] = {"search": {"lr": {"choice": [0.1, 0.2]}}, "lr": 0.002, "untuned": True}
+    sweep = of(**SEARCH | {"methods": ["pass"]} | of_lr)
+    (group,) = sweep.groups()
+    place = {"search_group": group, "search": sweep.search_record}
+    rows = [
+        trial_row(each.trial, "s") | place | {"role": "search", "sample": each.number}
+        for each in sweep.random_samples()
+    ]
+    rows += [
+        trial_row(trial, "s") | place | {"role": "default"}
+        for trial in sweep.finals(sweep.groups()[group])
+    ]
+    again = parse("tune", "", shlex.split(command_of(frame_of(*rows)))[3:]).sweep
+    assert sweep_settings(again) | {"question": None} == sweep_settings(sweep)
 
 
 def test_the_command_that_searches_again_is_read_off_its_rows() -> None:
