@@ -166,16 +166,20 @@ def test_a_name_is_a_search_s_or_a_plain_sweep_s(
     place = {"role": "former"} if is_search else {}  # as where a search was changed, and then killed
     results.write(trial_row(TrialConfig(), "s") | place, [])
     results.write(trial_row(TrialConfig(), "s--other") | ({} if is_search else {"role": "search"}), [])
-    for name in ("s", "new"):
-        results.check_name(name, is_search)
     both = ["a search", "a sweep without a search"]
     rule, those = both if not is_search else both[::-1]
-    with pytest.raises(InputError) as refused:
-        results.check_name("s", not is_search)
-    assert str(refused.value) == (
+    message = (
         f"--name must be of {rule}, or new, got 's': its rows in {tmp_path} are of {those}. Choose "
         "another --name."
     )
+    for files in (4, 2):
+        assert len(list(tmp_path.rglob("*.parquet"))) == files
+        for name in ("s", "new"):
+            results.check_name(name, is_search)
+        with pytest.raises(InputError) as refused:
+            results.check_name("s", not is_search)
+        assert str(refused.value) == message
+        results.compact()
 
 
 # ---- smaller holdouts ----
