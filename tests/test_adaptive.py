@@ -1,8 +1,8 @@
 """A search by Optuna, by the real command: killed, started over, with samples that it meets twice."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,10 +12,12 @@ from ssl_runner.datasets import ImageDataset
 from ssl_runner.errors import InputError
 from ssl_runner.results import ResultsFolder
 from ssl_runner.study import sweep_from_settings
-from ssl_runner.testing.processes import Run, Runs
+from ssl_runner.testing.processes import Runs
 from ssl_runner.testing.tables import checkpoints, leftovers, tables
+from ssl_runner.tune.__main__ import main
 from ssl_runner.tune.adaptive import AdaptiveSearch
 from ssl_runner.tune.studies import Outcome
+from tests.conftest import Answer
 
 pytestmark = pytest.mark.usefixtures("fashion_mnist")
 
@@ -179,18 +181,18 @@ def answered_in(results: Path, dataset: ImageDataset) -> list[int]:
 
 @pytest.mark.slow
 def test_a_search_by_optuna_that_is_killed_loses_no_sample(
-    tmp_path: Path, runs: Runs, fashion_mnist: ImageDataset
+    tmp_path: Path, runs: Runs, fashion_mnist: ImageDataset, call: Callable[..., Answer]
 ) -> None:
     arguments = (*SEARCH, *OF_LR, *ASHA, "--results", str(tmp_path))
-    started: dict[str, Any] = {}
-    moments = (lambda: len(rows_of(tmp_path)) >= 1, lambda: len(rows_of(tmp_path)) > len(started))
-    for moment in moments:
-        run = runs.start(*arguments)
-        run.wait_for(lambda moment=moment: moment() and bool(checkpoints(tmp_path)))  # type: ignore[misc]
-        assert runs.kill()
-        run.end()
-        rows = rows_of(tmp_path)
-        started |= dict(zip(rows["trial_id"], rows["started_at"], strict=True))
+    run = runs.start(*arguments)
+    run.wait_for(lambda: len(rows_of(tmp_path)) >= 2 and bool(checkpoints(tmp_path)))
+    assert runs.kill()
+    run.end()
+    rows = rows_of(tmp_path)
+    started = dict(zip(rows["trial_id"], rows["started_at"], strict=True))
+    # A sample whose row is gone runs again, and no other.
+    deleted = rows["trial_id"].iloc[0]
+    next(tmp_path.glob(f"trials/o--{deleted}.parquet")).unlink()
     output = runs.start(*arguments).succeed()
     assert "search: 6 samples of 2 groups, by optuna" in output
     rows = rows_of(tmp_path)
@@ -199,14 +201,15 @@ def test_a_search_by_optuna_that_is_killed_loses_no_sample(
     ]
     assert set(rows["status"]) <= {"finished", "stopped"}
     ends = dict(zip(rows["trial_id"], rows["started_at"], strict=True))
-    assert all(ends[trial_id] == moment for trial_id, moment in started.items())  # none ran again
+    assert {each for each, moment in started.items() if ends[each] != moment} == {deleted}
     assert leftovers(tmp_path) == set()
     assert answered_in(tmp_path, fashion_mnist) == [3, 3]
     # The same again runs nothing, and starts no Ray.
     before = tables(tmp_path)
-    again = runs.start(*arguments).succeed()
-    assert "6 of 6 trials are in" in again
-    assert "trials done" not in again
+    again = call(main, *arguments[1:])
+    assert again.returncode == 0
+    assert "6 of 6 trials are in" in again.stdout
+    assert "trials done" not in again.stdout
     assert tables(tmp_path) == before
 
 
@@ -220,37 +223,34 @@ def test_one_at_a_time_the_same_search_is_the_same_again(tmp_path: Path, runs: R
     runs.start(*arguments, "--fresh").succeed()
     assert tables(tmp_path) == before
     assert (tmp_path / "search" / "o.journal").read_bytes() != journal
-    # A sample whose row was deleted runs again, and no other.
-    next(tmp_path.glob(f"trials/o--{rows['trial_id'].iloc[0]}.parquet")).unlink()
-    assert "1 of 1 trials done" in runs.start(*arguments).succeed()
-    assert tables(tmp_path) == before
 
 
 @pytest.mark.slow
-def test_a_sample_that_is_met_twice_is_not_run_twice(tmp_path: Path, runs: Runs) -> None:
+def test_a_sample_that_is_met_twice_is_not_run_twice(
+    tmp_path: Path, runs: Runs, call: Callable[..., Answer]
+) -> None:
     choice = ("--search", "{lr: {choice: [0.001, 0.003]}}", "--methods", "pass", "--samples", "6")
     arguments = (*SEARCH, *choice, "--results", str(tmp_path))
     output = runs.start(*arguments).succeed()
     rows = rows_of(tmp_path)
     assert sorted(rows["lr"]) == [0.001, 0.003]
     assert "of 2 samples has the best" in output
-    more = runs.start(*arguments, "--samples", "8").succeed()
-    assert "trials done" not in more
-
-
-def refused(run: Run) -> str:
-    output = run.end()
-    assert run.returncode == 2, output
-    return output.splitlines()[-1]
+    more = call(main, *arguments[1:], "--samples", "8")
+    assert more.returncode == 0
+    assert "trials done" not in more.stdout
 
 
 @pytest.mark.slow
-def test_invalid_input_is_refused_before_there_is_a_study(tmp_path: Path, runs: Runs) -> None:
-    arguments = (*SEARCH, *OF_LR, "--results", str(tmp_path))
-    assert "holdout must be at most the 80 labels of" in refused(
-        runs.start(*arguments, "--holdout", "200")
-    )
+def test_invalid_input_is_refused_before_there_is_a_study(
+    tmp_path: Path, call: Callable[..., Answer]
+) -> None:
+    arguments = (*SEARCH[1:], *OF_LR, "--results", str(tmp_path))
+    refused = call(main, *arguments, "--holdout", "200")
+    assert refused.returncode == 2
+    assert "holdout must be at most the 80 labels of" in refused.stderr
     assert not (tmp_path / "search").exists()
     (tmp_path / "search").mkdir()
     (tmp_path / "search" / "o.journal").write_text("lr,loss\n0.1,0.5\n")
-    assert "o.journal: not a journal of Optuna's studies" in refused(runs.start(*arguments))
+    refused = call(main, *arguments)
+    assert refused.returncode == 2
+    assert "o.journal: not a journal of Optuna's studies" in refused.stderr
