@@ -36,6 +36,7 @@ from ssl_runner.train import FitResult, TrialData, fit, prepare
 from ssl_runner.tune.__main__ import main
 from tests.builders import frame_of, trial_row
 from tests.conftest import Answer
+from tests.ranks import group, over_ranks
 
 # N = training images, n = some of them, K = classes
 
@@ -319,13 +320,38 @@ def trained(is_blind: bool = False, **changes: Any) -> FitResult:
     if is_blind:
         data = dataclasses.replace(data, hidden_N=np.full_like(data.hidden_N, UNLABELED))
     config = TrialConfig.of(**{"label_fraction": 0.5, "method": "fixmatch"} | of | changes)
-    return fit(config, data, device=torch.device("cpu"), report=lambda metrics, state: None)
+    return fit(
+        config, data, device=torch.device("cpu"), report=lambda metrics, state: None, group=group()
+    )
+
+
+OF_ALL: dict[str, Any] = {
+    "labeled_classes": "0-2",
+    "unlabeled_classes": "1-4",
+    "label_noise": 0.2,
+    "foreign": 0.3,
+    "labeled_imbalance": 2,
+    "threshold": 0.0,
+}
+"""Some of each of these settings."""
+
+
+def on_a_rank(rank: int, world_size: int) -> dict[str, np.ndarray]:
+    weights = trained(**OF_ALL, precision="fp64").weights
+    return {name: weight.numpy() for name, weight in weights.items()}
+
+
+@pytest.mark.slow
+def test_more_workers_do_not_change_the_pools(tmp_path: Path) -> None:
+    alone = on_a_rank(0, 1)
+    for weights in over_ranks(3, tmp_path, on_a_rank):
+        for name, weight in weights.items():
+            # Sums of 16 images in another order.
+            np.testing.assert_allclose(weight, alone[name], rtol=0, atol=1e-12)
 
 
 def test_no_hidden_label_reaches_the_training() -> None:
-    of: dict[str, Any] = {"labeled_classes": "0-2", "unlabeled_classes": "1-4", "label_noise": 0.2}
-    of |= {"foreign": 0.3, "labeled_imbalance": 2, "threshold": 0.0}
-    seen, blind = trained(**of), trained(is_blind=True, **of)
+    seen, blind = trained(**OF_ALL), trained(is_blind=True, **OF_ALL)
     assert all(torch.equal(seen.weights[name], blind.weights[name]) for name in seen.weights)
     (one,), (other,) = seen.history, blind.history
     assert one["accepted_share"] == other["accepted_share"] == 1

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ssl_runner.methods.settings import HYPERPARAMETERS
 from ssl_runner.results.compare import POOLS, compared_rows, differences, varying_settings
-from ssl_runner.results.conclude import Mean, as_points, listed
+from ssl_runner.results.conclude import Mean, as_points, listed, signed_points
 
 
 @dataclass(frozen=True)
@@ -217,8 +217,16 @@ def _clause(axis: Axis, method: str, values: Sequence[float], gains: Sequence[Me
     """What one method's gains say."""
     is_one = any(gain.n < 2 for gain in gains)
     ends = [0] if len(values) == 1 else [0, len(values) - 1]
-    said = [_at(axis, values[end], gains[end], is_one) for end in ends]
-    text = f"{method} {' and '.join(said)}"
+    text = method
+    for end in ends:
+        gain, before = gains[end], gains[ends[0]]
+        verb, figure = _said(gain, is_one)
+        is_same = end != ends[0] and verb == _said(before, is_one)[0]
+        link = "" if end == ends[0] else "nor " if is_same and gain.sign == 0 and not is_one else "and "
+        text += f" {link}{figure if is_same else f'{verb} {figure}'.strip()}".rstrip()
+        text += f" at {axis.value(values[end])}"
+        if gain.sign == 0 and not is_one:
+            text += f" ({signed_points(gain)})"
     if is_one:
         return f"in one seed, {text}"
     harms = _where(axis, values, [gain.sign < 0 for gain in gains])
@@ -229,19 +237,17 @@ def _clause(axis: Axis, method: str, values: Sequence[float], gains: Sequence[Me
     return f"{text}, and surely gains {helps}" if helps and helps != _EVERYWHERE else text
 
 
-_EVERYWHERE = "at every value tried"
-
-
-def _at(axis: Axis, value: float, gain: Mean, is_one: bool) -> str:
-    """A gain at one value: `gains 1.4 points (1.0 to 1.8) at 0 %`."""
-    at = f"at {axis.value(value)}"
+def _said(gain: Mean, is_one: bool) -> tuple[str, str]:
+    """A gain as a verb and its figure: `gains`, `1.4 points (1.0 to 1.8)`."""
     if is_one:
         side = "above" if gain.value >= 0 else "below"
-        return f"was {as_points(gain.absolute())} {side} pass {at}"
+        return "was", f"{as_points(gain.absolute())} {side} pass"
     if gain.sign == 0:
-        return f"is not told from pass {at} ({as_points(gain, signed=True)})"
-    verb = "gains" if gain.sign > 0 else "loses"
-    return f"{verb} {as_points(gain.absolute())} {at}"
+        return "is not told from pass", ""
+    return "gains" if gain.sign > 0 else "loses", as_points(gain.absolute())
+
+
+_EVERYWHERE = "at every value tried"
 
 
 def _where(axis: Axis, values: Sequence[float], holds: Sequence[bool]) -> str:

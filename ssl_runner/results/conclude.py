@@ -409,10 +409,13 @@ def _digits(mean: Mean) -> int:
     return 1 if min(shown) >= 0.05 else 2
 
 
-def as_points(mean: Mean, signed: bool = False) -> str:
+def signed_points(mean: Mean) -> str:
+    """A difference in points with signs, and its interval, for brackets."""
+    return f"{100 * mean.value:+.{_digits(mean)}f} points, {_range(mean)}"
+
+
+def as_points(mean: Mean) -> str:
     """A difference in points, with its interval where there is one."""
-    if signed:
-        return _signed(mean)
     digits = _digits(mean)
     text = f"{100 * mean.value:.{digits}f} points"
     if math.isnan(mean.low):
