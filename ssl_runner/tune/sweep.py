@@ -391,8 +391,11 @@ def _check_trials(sweep: _Sweep, trials: Sequence[Trial]) -> dict[str, int]:
     work = {}
     for trial in trials:
         data = trial.config.data
-        # What the pools' sizes depend on.
-        key = (data.subset, data.holdout, data.label_fraction, data.label_budgets, trial.config.pools)
+        # What the pools' sizes depend on: not on what their images are.
+        sized = replace(
+            trial.config.pools, label_noise=0.0, noise_kind=None, foreign=0.0, foreign_images=None
+        )
+        key = (data.subset, data.holdout, data.label_fraction, data.label_budgets, sized)
         if key not in pools:
             pools[key] = _pools(trial.config, dataset)
         steps, warmup = steps_of(trial.config, pools[key]), trial.config.optimizer.warmup_steps
