@@ -1,5 +1,7 @@
 """Ray Train: one trial's loop over several workers, each with its rank's slice of every batch."""
 
+import os
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,7 +9,8 @@ import ray
 import ray.train
 import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer, get_device
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch.config import _TorchBackend
 from ray.train.v2.api.config import LoggingConfig
 from ray.tune import Callback
 from ray.tune.integration.ray_train import TuneReportCallback
@@ -40,6 +43,35 @@ def _work(shared: dict[str, Any]) -> Rows:
         buying=buying,
         rungs=shared["rungs"],
     )
+
+
+def _use_rays_interface() -> None:
+    """Let a worker's gloo talk over the network that Ray talks over, unless the user chose another.
+
+    By itself it takes the address that the host's own name stands for: in Debian 127.0.1.1, where no
+    other host finds it, and anywhere perhaps that of another network.
+    """
+    import psutil  # comes inside ray
+
+    address = ray.util.get_node_ip_address()
+    for interface, addresses in psutil.net_if_addrs().items():
+        if address in {each.address for each in addresses}:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+
+
+class _Backend(_TorchBackend):  # type: ignore[misc]
+    """Ray Train's own, over Ray's network."""
+
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        worker_group.execute(_use_rays_interface)
+        super().on_start(worker_group, backend_config)
+
+
+@dataclass
+class _OverRaysNetwork(TorchConfig):  # type: ignore[misc]
+    @property
+    def backend_cls(self) -> type[_Backend]:
+        return _Backend
 
 
 def run_over_workers(
@@ -80,6 +112,7 @@ def run_over_workers(
             "dataset": shared_dataset,
             "context": context,
         },
+        torch_config=_OverRaysNetwork(),
         scaling_config=ScalingConfig(
             num_workers=compute.num_workers
             if compute.min_workers is None
