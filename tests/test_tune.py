@@ -262,6 +262,7 @@ def test_a_cluster_of_two_nodes(
     trials = pd.read_parquet(tmp_path / "results" / "trials")
     assert trials["status"].tolist() == ["finished", "finished"]
     assert trials["node"].nunique() == 2  # both nodes have run a trial
+    assert not (results / "ray").exists()  # Ray's own files
 
     too_large = ended(runs.start(*small, "--cpus-per-trial", "2", "--results", str(tmp_path)))
     assert too_large.returncode == 2

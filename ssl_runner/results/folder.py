@@ -440,6 +440,20 @@ class ResultsFolder:
         """Folder of a trial's checkpoints while it is unfinished."""
         return f"{self.location}/checkpoints/{sweep}--{trial_id}"
 
+    def ray_folder(self, name: str) -> str:
+        """Folder for Ray's own files while a sweep, or a shard of one, runs on a cluster: nothing is read
+        from it later."""
+        return f"{self.location}/ray/{name}"
+
+    def remove_ray_folder(self, name: str) -> None:
+        """Remove it, where there is one, as far as nobody writes there any more."""
+        path = f"{self.root}/ray/{name}"
+        with contextlib.suppress(OSError):
+            if self.filesystem.get_file_info(path).type.name == "Directory":
+                self.filesystem.delete_dir(path)
+                if is_local(self.filesystem):
+                    Path(self.root, "ray").rmdir()  # unless others have one too
+
     def tidy(self) -> None:
         """Remove the folder of checkpoints when no unfinished trial has one there."""
         if is_local(self.filesystem):

@@ -457,7 +457,8 @@ def _tune(
 ) -> None:
     """Run the trials in Ray Tune until all of them have ended, and those that a searcher suggests."""
     config, results = sweep.command.sweep, sweep.results
-    storage = f"{results.location}/ray" if cluster.scratch is None else str(cluster.scratch)
+    own = lock_name(config.name, sweep.command.shard)
+    storage = results.ray_folder(own) if cluster.scratch is None else str(cluster.scratch)
     shared = Shared(
         sweep=config.name,
         question=config.question,
@@ -503,7 +504,7 @@ def _tune(
         from ssl_runner.tune.distributed import FreeWorkers  # takes a second, so only if needed
 
         callbacks.append(FreeWorkers())
-    tune.Tuner(
+    tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(train_in_tune, shared=shared),
             tune.PlacementGroupFactory([_resources(config)]),
@@ -526,7 +527,11 @@ def _tune(
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
             verbose=0,
         ),
-    ).fit()
+    )
+    try:
+        tuner.fit()
+    finally:
+        results.remove_ray_folder(own)
 
 
 def _judge(sweep: _Sweep, is_adaptive: bool) -> Judge | None:
