@@ -41,8 +41,8 @@ class Cluster:
 
     Attributes:
         nodes: What each living node has: {"CPU": 2.0, ...}, by its id.
-        scratch: A folder for Ray's own files; None on a cluster of several nodes, which needs a
-            shared one.
+        scratch: A folder for Ray's own files; None on a cluster that has, or may get, several nodes,
+            which needs a shared one.
         to_come: The same for each node that an autoscaler may still add; None: unknown.
     """
 
@@ -113,11 +113,9 @@ def ray_cluster(address: str | None, data_bytes: int, verbose: bool) -> Iterator
         else:
             _join(address, verbose, level)
         nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
-        yield Cluster(
-            nodes=nodes,
-            scratch=scratch if len(nodes) == 1 else None,
-            to_come=[] if address is None else _nodes_to_come(),
-        )
+        to_come = [] if address is None else _nodes_to_come()
+        is_alone = len(nodes) == 1 and to_come == []
+        yield Cluster(nodes=nodes, scratch=scratch if is_alone else None, to_come=to_come)
     finally:
         ray.shutdown()
         tempfile.tempdir = usual
@@ -156,7 +154,8 @@ def _join(address: str, verbose: bool, level: int) -> None:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"--address must be that of a running Ray cluster, host:port or auto, got {address!r} "
-            f"({reason}). Is the cluster up (ray status), and is this machine in it?"
+            f"({reason}). Is the cluster up (ray status), is this machine in it, and has it the "
+            "cluster's token (RAY_AUTH_MODE=token, ~/.ray/auth_token)?"
         ) from None
 
 
