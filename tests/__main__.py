@@ -8,8 +8,10 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 BROWSER = ("chromium", "chromium-driver")
+HOSTS = ("openssh-server", "rsync", "iproute2")
 
 CHECKS = (
     ("ruff", "format", "--check", "."),
@@ -22,14 +24,23 @@ MEMORY = 3e9
 """Bytes for each test process, with the command under test and its Ray."""
 
 
-def install_browser() -> None:
-    """Debian's Chromium for the tests of the page, where it is missing and may be installed; without
-    it those tests skip, and say so."""
-    if shutil.which("chromedriver") or not shutil.which("apt-get") or os.geteuid():
+def install(packages: tuple[str, ...]) -> None:
+    """Debian's packages, where they may be installed; without them some tests skip, and say so."""
+    if not shutil.which("apt-get") or os.geteuid():
         return
-    print("$ apt-get install chromium chromium-driver", flush=True)
-    for arguments in (["update"], ["install", "-y", "--no-install-recommends", *BROWSER]):
+    print("$ apt-get install", *packages, flush=True)
+    for arguments in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
         subprocess.run(["apt-get", "-qq", *arguments], stdout=subprocess.DEVNULL, check=False)
+
+
+def install_what_is_missing() -> None:
+    """A browser for the tests of the page; an ssh server for those of a cluster, unless this machine
+    would start it at once."""
+    if not shutil.which("chromedriver"):
+        install(BROWSER)
+    is_missing = not all(map(shutil.which, ("/usr/sbin/sshd", "rsync", "ip")))
+    if is_missing and not Path("/run/systemd/system").exists():
+        install(HOSTS)
 
 
 def processes() -> int:
@@ -44,7 +55,7 @@ def processes() -> int:
 
 def main() -> int:
     """Run each check in turn; arguments go to pytest. Returns the first exit code that is not 0."""
-    install_browser()
+    install_what_is_missing()
     for check in CHECKS:
         arguments = ["-n", str(processes()), *sys.argv[1:]] if check[0] == "pytest" else []
         print("$", *check, *arguments, flush=True)

@@ -1,4 +1,5 @@
-"""cluster.yaml: Ray accepts it, and it keeps its promises. Nothing here talks to AWS."""
+"""cluster.yaml: Ray accepts it, and it keeps its promises. Nothing here talks to AWS. The file for
+one's own machines is run in tests/cluster."""
 
 import copy
 import re
@@ -60,13 +61,13 @@ def test_ray_accepts_the_file(config):
     assert prepared["available_node_types"].keys() == config["available_node_types"].keys()
 
 
-def test_ray_accepts_the_page_s_variant_for_ones_own_machines(config):
-    for key in ("metadata", "head_node_type", "available_node_types"):
-        del config[key]
-    page = (ROOT / "experiments/cluster/README.md").read_text()
-    (replaced,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    config |= yaml.safe_load(replaced)
-    assert check_as_ray_up_does(config)["max_workers"] == 2
+def test_ray_accepts_the_file_for_ones_own_machines():
+    own = yaml.safe_load((ROOT / "experiments/cluster/own_machines.yaml").read_text())
+    assert check_as_ray_up_does(own)["max_workers"] == len(own["provider"]["worker_ips"])
+    # What both files say of Ray is the same.
+    for key in ("file_mounts", "rsync_exclude"):
+        assert own[key] == CONFIG[key]
+    assert own["setup_commands"][-1] == CONFIG["setup_commands"][-1]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent.parent / "ssl_runner"
 # A room may import from those above it in this list. A command (`__main__`) stands above what it runs,
 # and the settings of a room are below all rooms: `config` is made of them.
 ROOMS = (
-    *("ssl_runner", "lazy", "errors", "labels", "metrics", "checkpoint_name", "time_limit", "testing"),
-    *("settings", "search", "imports", "keyed_random", "selection", "cache", "storage"),
+    *("ssl_runner", "lazy", "errors", "labels", "metrics", "checkpoint_name", "time_limit"),
+    *("settings", "search", "imports", "keyed_random", "selection", "cache", "storage", "testing"),
     *("config", "identity", "shard", "study", "command"),
     *("split", "datasets", "pools", "sampler", "loader", "image_files", "parquet_shards"),
     *("augment", "models", "methods", "train", "suited", "checkpoint", "results"),

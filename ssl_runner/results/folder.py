@@ -441,8 +441,8 @@ class ResultsFolder:
         return f"{self.location}/checkpoints/{sweep}--{trial_id}"
 
     def ray_folder(self, name: str) -> str:
-        """Folder for Ray's own files while a sweep, or a shard of one, runs on a cluster: nothing is read
-        from it later."""
+        """Folder for Ray's own files while a sweep, or a shard of one, runs on a cluster. Nothing is
+        read from it later."""
         return f"{self.location}/ray/{name}"
 
     def remove_ray_folder(self, name: str) -> None:

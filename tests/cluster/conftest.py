@@ -1,0 +1,43 @@
+"""A Ray cluster of three hosts, made once for all tests of this folder."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ssl_runner.testing.hosts import Hosts, why_not
+from ssl_runner.testing.processes import Runs
+from tests.conftest import RAY_BY_THE_DOZEN, SWEEP
+
+ON_A_NODE = ". ~/ray_env.sh && exec python -m"
+"""What precedes a command on one of the nodes."""
+
+LONG_SWEEP = " ".join((*SWEEP, "--epochs", "12"))
+"""Long enough for something to happen meanwhile."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """They are slow, share their cluster, and overlap with no other test of many Ray processes."""
+    for item in items:
+        if item.path.parent.name == "cluster":
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.xdist_group(RAY_BY_THE_DOZEN))
+
+
+@pytest.fixture(scope="package")
+def hosts(fashion_mnist: object) -> Iterator[Hosts]:
+    """A head and two workers, up by the page's recipe; skips where they can't be made."""
+    if reason := why_not():
+        pytest.skip(reason)
+    with Hosts() as made:
+        made.ray_up()
+        yield made
+
+
+@pytest.fixture(scope="package")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of the sweep on one machine."""
+    results = tmp_path_factory.mktemp("alone")
+    with Runs() as runs:
+        runs.start(*LONG_SWEEP.split(), "--results", str(results)).succeed()
+    return results
