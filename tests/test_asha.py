@@ -68,7 +68,7 @@ def check_rungs(rows: list[dict[str, Any]]) -> None:
 
 
 def test_a_search_that_is_killed_goes_on_with_what_its_trials_had_at_their_rungs(
-    tmp_path: Path, runs: Runs
+    tmp_path: Path, runs: Runs, call: Callable[..., Answer]
 ) -> None:
     """One at a time the order is that of the samples, so the table is that of an undisturbed search."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -80,23 +80,20 @@ def test_a_search_that_is_killed_goes_on_with_what_its_trials_had_at_their_rungs
     assert 2 <= statuses(whole).count("stopped") <= 4
     check_rungs(rows)
     assert all(pd.isna(row["weights"]) == (row["status"] == "stopped") for row in rows)
-    # Killed once after a trial was stopped, and once while one is between its rungs.
-    for moment in (lambda: "stopped" in statuses(cut), lambda: bool(checkpoints(cut))):
-        run = runs.start(*arguments, "--results", str(cut))
-        run.wait_for(moment)
-        assert runs.kill()
-        run.end()
+    # Killed after a trial was stopped, while another is between its rungs.
+    run = runs.start(*arguments, "--results", str(cut))
+    run.wait_for(lambda: "stopped" in statuses(cut) and bool(checkpoints(cut)))
+    assert runs.kill()
+    run.end()
     assert len(rows_of(cut)) < 5
     runs.start(*arguments, "--results", str(cut)).succeed()
     assert tables(cut) == tables(whole)
     assert leftovers(cut) == set()
     # A stopped trial is done, also where failed ones are to be retried.
-    again = runs.start(*arguments, "--results", str(cut), "--retry-failed").succeed()
-    assert "5 of 5 trials are in" in again
+    again = call(main, *arguments[1:], "--results", str(cut), "--retry-failed")
+    assert again.returncode == 0
+    assert "5 of 5 trials are in" in again.stdout
     assert tables(cut) == tables(whole)
-    # Without the scheduler it is not: all samples get their budget.
-    runs.start(*SEARCH, "--results", str(cut)).succeed()
-    assert statuses(cut) == ["finished"] * 5
 
 
 @pytest.mark.xdist_group(RAY_BY_THE_DOZEN)
@@ -127,7 +124,7 @@ def test_a_search_over_workers_ends_and_its_referee_may_die(tmp_path: Path, runs
 
 
 def test_the_median_stops_trials_too_and_only_samples(tmp_path: Path, runs: Runs) -> None:
-    median = ("--scheduler", "median", "--grace-steps", "5", "--seeds", "0", "1", "2", "3", "4")
+    median = ("--scheduler", "median", "--grace-steps", "5", "--seeds", "0", "1")
     runs.start(*SEARCH, *median, "--results", str(tmp_path)).succeed()
     rows = rows_of(tmp_path)
     assert 1 <= statuses(tmp_path).count("stopped") <= 3
@@ -136,7 +133,7 @@ def test_the_median_stops_trials_too_and_only_samples(tmp_path: Path, runs: Runs
         assert steps == [5, 10, 15, 20][: len(steps)]
         assert row["status"] == "stopped" or len(steps) == 4
     finals = pd.read_parquet(tmp_path / "trials").query("role == 'final'")
-    assert list(finals["status"]) == ["finished"] * 5
+    assert list(finals["status"]) == ["finished"] * 2
     assert all(len(rungs) == 0 for rungs in finals["rungs"])
 
 
