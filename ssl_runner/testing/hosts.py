@@ -398,11 +398,9 @@ class Hosts:
 
     def _make_image(self) -> None:
         """What `pip` adds to this machine's environment, as a layer over it; kept in the cache."""
-        if self.image.exists():
-            return
         with lock_cache(self.image.parent, print) as work:
-            for stale in self.image.parent.glob("image-*"):
-                shutil.rmtree(stale)
+            if self.image.exists():
+                return
             layer, scratch = work / "layer", work / "scratch"
             for folder in (layer, scratch):
                 folder.mkdir()
