@@ -1,7 +1,7 @@
 """What does each method gain over `pass`, what does it cost a step, and what does a point cost?
 
-python -m experiments.benchmarks.methods                                # about 25 minutes on one core
-python -m experiments.benchmarks.methods --rounds 1 --steps 100 --methods pass fixmatch   # a first look
+python -m experiments.benchmarks.methods            # about 25 minutes on one core
+python -m experiments.benchmarks.methods --short    # a first look: one round of 60 steps, half a minute
 
 Fashion-MNIST, the small CNN, one thread, as in `experiments/methods.yaml`: the same labeled batches,
 weak views and averaged weights for all, `pass` too. Each round is a seed and a split of its own, in
@@ -176,7 +176,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--labels", type=int, nargs="+", default=[100, 600])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--short", action="store_true", help="one round of 60 steps at 100 labels")
     options = parser.parse_args()
+    if options.short:
+        options.rounds, options.steps, options.labels = 1, 60, [100]
     methods = list(dict.fromkeys(["pass", *options.methods]))
     torch.set_num_threads(1)
     keep_freed_memory()

@@ -22,7 +22,9 @@ class SoftMatch(FixMatch):
     authors' code. With `alignment` (section 3.3) the confidence is that of the predictions aligned to
     the labeled pool's class shares (the paper: to equal ones); the pseudo-label itself is the
     prediction's own. For the table an image is accepted where its weight is at least a half. Defaults:
-    λ 1, μ 1, running means at 0.99 for runs of some thousand steps (the paper: 0.999 of 2²⁰), α 0.99.
+    λ 1, μ 1, running means at 0.99 for runs of some thousand steps (the paper: 0.999 of 2²⁰), α 0.99,
+    and a ramp over 40 % (the paper: none): at first every pseudo-label counts, right or wrong, and a
+    short run does not recover from learning them all.
     """
 
     confidence: torch.Tensor

@@ -69,7 +69,7 @@ METHODS = {
         {
             "mu": 1,
             "unlabeled_weight": 1.0,
-            "ramp": 0.0,
+            "ramp": 0.4,
             "temperature": 0.0,
             "alignment": True,
             "momentum": 0.99,
