@@ -803,3 +803,12 @@ def test_what_was_read_compares_as_what_was_written(results: ResultsFolder) -> N
     pd.testing.assert_frame_equal(
         compare(pd.read_parquet(f"{results.root}/trials")), written, check_dtype=False
     )
+
+
+def test_rows_from_before_a_setting_compare_with_those_that_have_it(results: ResultsFolder) -> None:
+    for seed in (0, 1):
+        results.write(trial_row(TrialConfig.of(seed=seed, label_fraction=0.1)), [])
+    path = next(Path(results.root, "trials").iterdir())
+    later = ["magnitude", "label_noise", "foreign", "unlabeled_fraction", "unlabeled_imbalance"]
+    pq.write_table(pq.read_table(path).drop_columns(later), path)
+    assert list(compare(results.trials())["n"]) == [2]

@@ -478,6 +478,8 @@ class ResultsFolder:
         if folder == "trials" and (old := frame["optimizer"].isna()).any():
             for name, value in _BEFORE_OPTIMIZERS.items():
                 frame[name] = frame[name].astype(object).where(~old, value).infer_objects()
+        if folder == "trials":
+            frame = frame.fillna(_BEFORE_POOLS)
         return (
             frame
             if sweep is None
@@ -549,6 +551,15 @@ _BEFORE_OPTIMIZERS = {
     for name, value in vars(TrialConfig().resolved().optimizer).items()
     if value is not None and name != "lr"
 } | {"small_images": False, "sync_batch_norm": False}
+
+# The same for settings that are null in no row of a release that has them.
+_BEFORE_POOLS = {
+    name: FIELDS[name].default
+    for name in (
+        *("unlabeled_fraction", "labeled_imbalance", "unlabeled_imbalance"),
+        *("label_noise", "foreign", "magnitude"),
+    )
+}
 
 _IDENTIFIED = (
     *("trial_id", "settings_id", "data_digest", "sources", "status", "ended_at"),
