@@ -23,6 +23,7 @@ class Checkpoints:
 
     def __init__(self, location: str) -> None:
         self.filesystem, self.folder = open_folder(location)
+        self._there: list[str] | None = None
 
     def save(self, state: dict[str, Any]) -> None:
         """Write a state from `fit`, and delete all but the `KEPT` newest.
@@ -35,18 +36,24 @@ class Checkpoints:
         content = buffer.getvalue()
         digest = hashlib.sha256(content).hexdigest()[:16]
         epochs, steps = len(state["progress"]["history"]), state["progress"]["steps"]
-        name = CheckpointName(epochs, steps, digest)
+        name = str(CheckpointName(epochs, steps, digest))
         write_whole(self.filesystem, f"{self.folder}/{name}", content)
-        for old in self._names()[:-KEPT]:
-            self.filesystem.delete_file(f"{self.folder}/{old}")
+        # Only this process writes them: to list them each time would cost a cloud a request.
+        there = self._names() if self._there is None else sorted({*self._there, name})
+        for old in there[:-KEPT]:
+            with contextlib.suppress(FileNotFoundError):
+                self.filesystem.delete_file(f"{self.folder}/{old}")
+        self._there = there[-KEPT:]
 
     def load(self) -> dict[str, Any] | None:
         """The newest state that can be read, or None. One that can't be read is set aside."""
-        for name in reversed(self._names()):
+        self._there = self._names()
+        for name in reversed(tuple(self._there)):
             state = self._read(name)
             if state is not None:
                 return state
             self._put_aside(name)
+            self._there.remove(name)
         return None
 
     def _read(self, name: str) -> dict[str, Any] | None:
@@ -80,7 +87,8 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Delete them all: a trial that has finished, or starts over, needs none."""
-        if self.filesystem.get_file_info(self.folder).type.name == "Directory":
+        self._there = None
+        with contextlib.suppress(FileNotFoundError):  # to look first would cost a cloud two requests
             self.filesystem.delete_dir(self.folder)
 
     def _names(self) -> list[str]:

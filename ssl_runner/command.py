@@ -159,6 +159,13 @@ def run_main(main: Callable[[], int]) -> NoReturn:
         signal.signal(signal.SIGINT, usual)
     except InputError as error:
         fail(str(error))
+    except OSError as error:
+        from ssl_runner.object_store import said_of  # half a second of imports, only if needed
+
+        if (line := said_of(error)) is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        code = 1  # it did answer when the command began
     except KeyboardInterrupt:
         print("stopped; the same command resumes from here", file=sys.stderr)
         code = INTERRUPTED

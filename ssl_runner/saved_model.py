@@ -16,6 +16,7 @@ from torch import nn
 from ssl_runner.errors import DataError, InputError, did_you_mean
 from ssl_runner.models import build_model
 from ssl_runner.models.settings import ModelSettings
+from ssl_runner.object_store import above, check_reachable, join
 from ssl_runner.results.folder import MODEL
 from ssl_runner.settings import is_import_path
 from ssl_runner.storage import list_files, open_folder, read_whole
@@ -135,15 +136,23 @@ def load_model(model: str | Path, *, results: str = "results", trust_code: bool 
     return SavedModel(module.eval(), card)
 
 
+def results_of(model: str) -> str | None:
+    """The results folder that a model's file lies in; None if it lies elsewhere, or is a trial's id."""
+    results, models = above(above(model)[0])
+    return (results or ".") if models == "models" else None
+
+
 def _file_of_trial(trial_id: str, results: str) -> str:
-    filesystem, root = open_folder(f"{results}/models")
+    models = join(results, "models")
+    check_reachable(models)
+    filesystem, root = open_folder(models)
     names = list_files(filesystem, root, MODEL)
     found = [name for name in names if name.removesuffix(MODEL).endswith(f"--{trial_id}")]
     if not found:
         ids = [name.removesuffix(MODEL).rpartition("--")[2] for name in names]
         hint = did_you_mean(trial_id, ids) if ids else "Run ssl_runner.tune first, without --save none."
-        raise InputError(f"the model must be of a trial in {results}/models, got {trial_id!r}. {hint}")
-    return f"{results}/models/{found[0]}"
+        raise InputError(f"the model must be of a trial in {models}, got {trial_id!r}. {hint}")
+    return join(models, found[0])
 
 
 def _read(location: str) -> tuple[dict[str, torch.Tensor], ModelCard]:
@@ -152,10 +161,10 @@ def _read(location: str) -> tuple[dict[str, torch.Tensor], ModelCard]:
     Raises:
         DataError: If it can't be read, or is not such a file.
     """
-    folder, _, name = location.rpartition("/")
-    filesystem, root = open_folder(folder or ".")
+    check_reachable(location)
+    filesystem, path = open_folder(location)
     try:
-        content = read_whole(filesystem, f"{root}/{name}")
+        content = read_whole(filesystem, path)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
         raise DataError(f"{location}: can't be read ({reason}). Is the path right?") from None

@@ -14,6 +14,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from ssl_runner.errors import InputError
+from ssl_runner.object_store import open_s3
 
 
 def open_folder(location: str) -> tuple[fs.FileSystem, str]:
@@ -24,6 +25,8 @@ def open_folder(location: str) -> tuple[fs.FileSystem, str]:
     """
     if "://" not in location:
         return fs.LocalFileSystem(), str(Path(location).absolute())
+    if location.startswith("s3://"):
+        return open_s3(location)
     try:
         filesystem, path = fs.FileSystem.from_uri(location)
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
@@ -45,14 +48,18 @@ def write_whole(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
     Raises:
         OSError: If it can't be written; nothing is left behind then.
     """
-    folder = path.rpartition("/")[0]
-    filesystem.create_dir(folder, recursive=True)
+    if filesystem.type_name not in _WITHOUT_FOLDERS:
+        filesystem.create_dir(path.rpartition("/")[0], recursive=True)
     if not is_local(filesystem):  # object stores show an object only once it is complete
         with filesystem.open_output_stream(path) as stream:
             stream.write(content)
         return
     with written_whole(Path(path)) as draft, draft.open("xb") as stream:
         stream.write(content)
+
+
+_WITHOUT_FOLDERS = ("s3", "gcs")
+"""Stores in which a folder is nothing but what names have in common; to make one costs requests."""
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent / "ssl_runner"
 # and the settings of a room are below all rooms: `config` is made of them.
 ROOMS = (
     *("ssl_runner", "lazy", "errors", "labels", "metrics", "checkpoint_name", "time_limit"),
-    *("settings", "search", "imports", "keyed_random", "selection", "cache", "storage", "testing"),
+    *("settings", "search", "imports", "keyed_random", "selection", "cache"),
+    *("object_store", "storage", "testing"),
     *("config", "identity", "shard", "study", "command"),
     *("split", "datasets", "pools", "sampler", "loader", "image_files", "parquet_shards"),
     *("augment", "models", "methods", "train", "suited", "checkpoint", "results"),

@@ -18,7 +18,7 @@ from ssl_runner.errors import Described, InputError, require
 from ssl_runner.labels import UNLABELED
 from ssl_runner.results import ResultsFolder
 from ssl_runner.rounds import data_of
-from ssl_runner.saved_model import SavedModel, load_model
+from ssl_runner.saved_model import SavedModel, load_model, results_of
 
 # N = training images, n = listed images
 
@@ -106,9 +106,7 @@ def load_models(names: Sequence[str], results: str, trust_code: bool) -> list[As
     asked = []
     for name in names:
         saved = load_model(name, results=results, trust_code=trust_code)
-        folder, _, _ = name.rpartition("/")
-        above, _, models = folder.rpartition("/")
-        asked.append(Asked(name, saved, (above or ".") if models == "models" else results))
+        asked.append(Asked(name, saved, results_of(name) or results))
     for other in asked[1:]:
         _check_same(other, asked[0].saved.card.image_shape, asked[0].saved.class_names, asked[0].name)
     return asked

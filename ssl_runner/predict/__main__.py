@@ -161,8 +161,9 @@ def _device(name: str) -> "torch.device":
 
 def _folder_of(model: str) -> str:
     """The results folder that a model's file lies in; of a trial's id, the usual one."""
-    above, _, models = model.rpartition("/")[0].rpartition("/")
-    return (above or ".") if models == "models" else "results"
+    from ssl_runner.saved_model import results_of
+
+    return results_of(model) or "results"
 
 
 def _find(

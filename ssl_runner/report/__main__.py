@@ -54,10 +54,13 @@ def main() -> int:
     )
     options = parser.parse_known(sys.argv[1:])
     from ssl_runner.results import ResultsFolder, newest
+    from ssl_runner.storage import is_local
 
     results = ResultsFolder(options.results)
+    results.check_reachable()
     if options.watch:
-        watch(results, options.sweep, wide_console())
+        # A cloud is asked for every row each time.
+        watch(results, options.sweep, wide_console(), 1.0 if is_local(results.filesystem) else 5.0)
     trials = results.trials(options.sweep)
     if trials.empty:
         raise InputError(

@@ -22,7 +22,7 @@ def main() -> int:
             "It is the folder that --results names."
         )
     for name, done in compacted.items():
-        print(f"{results.location}/{name}: {done.before:,} files before, {done.after:,} now")
+        print(f"{results.place(name)}: {done.before:,} files before, {done.after:,} now")
     return 0
 
 

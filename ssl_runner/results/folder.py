@@ -4,8 +4,9 @@ import contextlib
 import io
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ssl_runner.checkpoint_name import SUFFIX, CheckpointName
 from ssl_runner.config import FIELDS, TrialConfig
 from ssl_runner.errors import InputError
 from ssl_runner.metrics import AT_A_RUNG
+from ssl_runner.object_store import check_reachable, join, open_s3, said_of
 from ssl_runner.results.compaction import (
     Compacted,
     change_rows,
@@ -30,6 +32,7 @@ from ssl_runner.results.compaction import (
     sorted_rows,
     working_folder,
 )
+from ssl_runner.results.lease import EXPIRES, Lease, claims
 from ssl_runner.results.matching import (
     KnownTrial,
     config_of,
@@ -52,6 +55,9 @@ from ssl_runner.storage import (
 MODEL = ".safetensors"
 """Ending of a model's file."""
 
+LOCKS = ".locks"
+"""Folder of the locks in an object store."""
+
 
 class ResultsFolder:
     """The two Parquet data sets of a results folder: one small file per trial in each, and a few large
@@ -67,7 +73,7 @@ class ResultsFolder:
     def __init__(self, location: str) -> None:
         self.filesystem, self.root = open_folder(location)
         # Absolute, for processes with another working directory.
-        self.location = self.root if is_local(self.filesystem) else location.rstrip("/")
+        self.location = self.root if is_local(self.filesystem) else join(location)
 
     def write(self, trial: Mapping[str, Any], epochs: Iterable[Mapping[str, Any]]) -> None:
         """Write a trial's row, replacing an older one of the same sweep and id, and its epochs' rows.
@@ -87,14 +93,25 @@ class ResultsFolder:
             write_whole(self.filesystem, f"{self.root}/{folder}/{name}", buffer.getvalue())
 
     @contextlib.contextmanager
-    def lock_sweep(self, sweep: str, shard: Shard | None = None) -> Iterator[None]:
-        """Lock a sweep, or a shard of it, against other processes, if this folder is a local one.
+    def lock_sweep(self, sweep: str, shard: Shard | None = None) -> Iterator[Callable[[], bool]]:
+        """Lock a sweep, or a shard of it, against other processes.
+
+        Yields:
+            Whether the lock is lost: in an object store, that did not answer for so long that another
+            process took it.
 
         Raises:
             InputError: If another process runs it.
+            OSError: If an object store does not answer.
         """
         if not is_local(self.filesystem):
-            yield
+            lease = self._lease(sweep, shard)
+            if not lease.acquire():
+                raise self._runs(sweep, shard)
+            try:
+                yield lambda: lease.is_lost
+            finally:
+                lease.release()
             return
         path = Path(self.root, f".{lock_name(sweep, shard)}.lock")
         lock = FileLock(path)
@@ -110,14 +127,27 @@ class ResultsFolder:
             # Who compacts refuses to while a sweep is locked; if it came first, it is waited for.
             if self._compacting.exists():
                 FileLock(self._compacting).acquire().lock.release()
-            yield
+            yield lambda: False
         finally:
             path.unlink(missing_ok=True)
             lock.release()
 
+    def _lease(self, sweep: str, shard: Shard | None) -> Lease:
+        """The same lock where there are no lock files."""
+        is_s3 = self.location.startswith("s3://")
+        filesystem = open_s3(self.location, impatient=True)[0] if is_s3 else self.filesystem
+        return Lease(
+            filesystem,
+            f"{self.root}/{LOCKS}",
+            lock_name(sweep, shard),
+            lambda name: excludes(name, sweep, shard),
+        )
+
     def _runs(self, sweep: str, shard: Shard | None) -> InputError:
         """Another process runs a sweep, this shard of it, or shards of another number."""
         fix = "choose another --name or --results."
+        if not is_local(self.filesystem):
+            fix = f"{fix} If it has died: its lock expires {EXPIRES:.0f} seconds after that."
         if shard is None:
             return InputError(
                 f"--name must be of a sweep that no other process runs in {self.location}, got "
@@ -134,13 +164,20 @@ class ResultsFolder:
         return Path(self.root, ".compacting")
 
     def is_running(self, sweep: str | None, apart_from: str | None = None) -> bool:
-        """Whether the sweep, or any, is being run by a process that shares this machine's locks.
+        """Whether the sweep, or any, is being run: of a local folder, by a process that shares this
+        machine's locks; of one in an object store, by any whose lock has not expired by this clock.
 
         Args:
             apart_from: The lock that does not count, by `lock_name`.
         """
         if not is_local(self.filesystem):
-            return False
+            now = time.time()
+            return any(
+                sweep in (None, sweep_of_lock(claim.lock))
+                and claim.lock != apart_from
+                and not claim.is_dead(now)
+                for claim in claims(self.filesystem, f"{self.root}/{LOCKS}")
+            )
         for path in Path(self.root).glob(".*.lock"):
             name = path.name[1:].removesuffix(".lock")
             if sweep in (None, sweep_of_lock(name)) and name != apart_from and _is_held(path):
@@ -206,12 +243,23 @@ class ResultsFolder:
     def under_way(self, sweep: str | None) -> dict[str, CheckpointName]:
         """The last checkpoint of each unfinished trial, by its id."""
         found = {}
-        folder = f"{self.root}/checkpoints"
-        for info in self.filesystem.get_file_info(FileSelector(folder, allow_not_found=True)):
-            of_sweep, _, trial_id = info.base_name.rpartition("--")
-            names = list_files(self.filesystem, info.path, SUFFIX)
-            if names and sweep in (None, of_sweep) and (last := CheckpointName.parse(names[-1])):
+        for of_sweep, trial_id, path in self._checkpoints():
+            names = list_files(self.filesystem, path, SUFFIX) if sweep in (None, of_sweep) else []
+            if names and (last := CheckpointName.parse(names[-1])):
                 found[trial_id] = last
+        return found
+
+    def with_checkpoints(self, sweep: str) -> set[str]:
+        """The ids of a sweep's trials that have a folder of checkpoints, readable or not."""
+        return {trial_id for of_sweep, trial_id, _ in self._checkpoints() if of_sweep == sweep}
+
+    def _checkpoints(self) -> list[tuple[str, str, str]]:
+        """Sweep, trial's id and path of each folder of checkpoints."""
+        selector = FileSelector(f"{self.root}/checkpoints", allow_not_found=True)
+        found = []
+        for info in self.filesystem.get_file_info(selector):
+            of_sweep, _, trial_id = info.base_name.rpartition("--")
+            found.append((of_sweep, trial_id, info.path))
         return found
 
     def remove_leftovers(
@@ -230,13 +278,11 @@ class ResultsFolder:
             is_own = own is None or trial_id in own
             if is_own and self._weights_of(sweep, trial_id) is None:
                 self.filesystem.delete_file(f"{self.root}/models/{name}")
-        selector = FileSelector(f"{self.root}/checkpoints", allow_not_found=True)
-        for info in self.filesystem.get_file_info(selector):
-            of_sweep, _, trial_id = info.base_name.rpartition("--")
+        for of_sweep, trial_id, path in self._checkpoints():
             if of_sweep == sweep and trial_id in trial_ids:
-                self.filesystem.delete_dir(info.path)
+                self.filesystem.delete_dir(path)
             else:
-                folders.append(info.path)
+                folders.append(path)
         for folder in folders:
             remove_drafts(self.filesystem, folder)
         for name in ("trials", "epochs") if is_local(self.filesystem) else ():
@@ -267,10 +313,9 @@ class ResultsFolder:
 
     def _row(self, sweep: str, trial_id: str, columns: Sequence[str]) -> dict[str, Any] | None:
         """Some columns of a trial's row; None if it has none."""
-        path = f"{self.root}/trials/{sweep}--{trial_id}.parquet"
-        if self.filesystem.get_file_info(path).is_file:
-            rows = self._read(path, columns)
-        else:
+        try:  # to look first would cost a cloud twice as many requests
+            rows = self._read(f"{self.root}/trials/{sweep}--{trial_id}.parquet", columns)
+        except FileNotFoundError:
             where = {"sweep": sweep, "trial_id": trial_id}
             rows = find_rows(self.filesystem, f"{self.root}/trials", TRIALS, columns, where)
         return rows[0] if rows else None
@@ -341,12 +386,21 @@ class ResultsFolder:
             f"{those}. Choose another --name."
         )
 
+    def check_reachable(self) -> None:
+        """Ask for the folder, if it is in a cloud.
+
+        Raises:
+            InputError: If it does not answer within seconds, refuses, or has no such bucket.
+        """
+        check_reachable(self.location)
+
     def check_writable(self) -> None:
         """Create the folder, and a file in it that is deleted at once.
 
         Raises:
             InputError: If that fails; names the folder and the fix.
         """
+        self.check_reachable()
         path = f"{self.root}/.writable-{uuid.uuid4().hex}"
         try:
             write_whole(self.filesystem, path, b"")
@@ -436,14 +490,18 @@ class ResultsFolder:
         row = self._row(sweep, trial_id, ["weights"])
         return None if row is None else row["weights"]
 
+    def place(self, *names: str) -> str:
+        """The location of something in this folder."""
+        return join(self.location, *names)
+
     def checkpoints(self, sweep: str, trial_id: str) -> str:
         """Folder of a trial's checkpoints while it is unfinished."""
-        return f"{self.location}/checkpoints/{sweep}--{trial_id}"
+        return join(self.location, "checkpoints", f"{sweep}--{trial_id}")
 
     def ray_folder(self, name: str) -> str:
         """Folder for Ray's own files while a sweep, or a shard of one, runs on a cluster. Nothing is
         read from it later."""
-        return f"{self.location}/ray/{name}"
+        return self.place("ray", name)
 
     def remove_ray_folder(self, name: str) -> None:
         """Remove it, where there is one, as far as nobody writes there any more."""
@@ -513,12 +571,14 @@ class ResultsFolder:
             table = read_files(self.filesystem, folder, names, schema)
         except FileNotFoundError:
             raise
-        except (pa.ArrowException, OSError, ValueError):
+        except (pa.ArrowException, OSError, ValueError) as error:
+            if isinstance(error, OSError) and said_of(error):
+                raise  # the store's fault, not a file's
             for path in (f"{folder}/{name}" for name in names):  # which one?
                 try:
                     pq.read_table(path, schema=schema, filesystem=self.filesystem)
-                except (pa.ArrowException, OSError, ValueError) as error:
-                    raise _unreadable(path, str(error)) from None
+                except (pa.ArrowException, OSError, ValueError) as reason:
+                    raise _unreadable(path, str(reason)) from None
             raise
         versions = set(table["schema_version"].unique().to_pylist())
         if not versions <= set(range(1, SCHEMA_VERSION + 1)):

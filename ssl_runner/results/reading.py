@@ -7,6 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from ssl_runner.storage import is_local, read_whole
+
 
 def read_files(
     filesystem: fs.FileSystem, folder: str, names: Sequence[str], schema: pa.Schema
@@ -23,6 +25,12 @@ def read_files(
 
     def read(name: str) -> pa.Table:
         path = f"{folder}/{name}"
+        if not is_local(filesystem):  # whole: by parts a small file takes more requests
+            content = pa.BufferReader(read_whole(filesystem, path))
+            table = pq.ParquetFile(content).read(use_threads=False)
+            if table.schema.equals(schema):
+                return table
+            return pq.read_table(content, schema=schema)
         # Takes a third of the time of a data set of them, which plans each file's columns anew.
         table = pq.ParquetFile(path, filesystem=filesystem).read(use_threads=False)
         if table.schema.equals(schema):

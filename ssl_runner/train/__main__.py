@@ -82,7 +82,7 @@ def _run(
     context = RunContext(
         sweep=sweep.name,
         data=dataset.columns(),
-        models=f"{results.location}/models" if sweep.save != "none" else None,
+        models=results.place("models") if sweep.save != "none" else None,
         checkpoints=results.checkpoints(sweep.name, trial.trial_id),
         threads=int(sweep.cpus_per_trial or usable_cpus()) or 1,
         checkpoint_steps=sweep.checkpoint_steps,

@@ -1,7 +1,7 @@
 """A sweep: which of its trials run, in what order, and what is printed at the end."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from ssl_runner.errors import InputError, require
 from ssl_runner.identity import Trial, chains, identify
 from ssl_runner.methods import build_method
 from ssl_runner.models import check_models
+from ssl_runner.object_store import join, said_of
 from ssl_runner.pools.foreign import with_foreign
 from ssl_runner.report.page import render_page
 from ssl_runner.report.terminal import print_comparison, wide_console
@@ -75,6 +76,7 @@ class _Sweep:
         dataset: What its trials are trained on.
         trials: Its trials, full ones first.
         console: Where to print.
+        is_lost: Whether another process has taken the sweep's lock.
     """
 
     command: Command
@@ -83,6 +85,7 @@ class _Sweep:
     dataset: ImageDataset
     trials: list[Trial]
     console: Console
+    is_lost: Callable[[], bool]
 
     @property
     def name(self) -> str:
@@ -109,6 +112,15 @@ class _Sweep:
         """The ids of the rows that its trials have."""
         return {row.trial_id for row in self.matches().rows.values()}
 
+    def go_on(self) -> None:
+        """Raise if the sweep is to stop: KeyboardInterrupt after Ctrl-C, `_LockLostError`."""
+        stop_if_asked()
+        if self.is_lost():
+            raise _LockLostError(
+                f"another process has taken the sweep {self.name!r}, since {self.results.location} did "
+                "not answer this one for minutes."
+            )
+
     def say(self, line: str, style: str | None = None) -> None:
         self.console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
@@ -122,15 +134,44 @@ def run_sweep(command: Command) -> int:
     Raises:
         InputError: For invalid input; nothing in the results folder has changed then.
     """
-    results = ResultsFolder(command.results)
+    results, console = ResultsFolder(command.results), wide_console()
     results.check_writable()
-    with results.lock_sweep(command.sweep.name, command.shard):
+    try:
+        return _run_locked(command, results, console)
+    except OSError as error:
+        if (line := said_of(error)) is None:
+            raise
+        reason = line
+    except _LockLostError as lost:
+        reason = str(lost)
+    console.print(
+        f"stopped: {reason} The rows that are there stay; the same command runs the other trials.",
+        style="red",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return 1
+
+
+class _LockLostError(Exception):
+    """Another process runs the sweep now. The message says why, in a line."""
+
+
+def _run_locked(command: Command, results: ResultsFolder, console: Console) -> int:
+    """The same, against other processes.
+
+    Raises:
+        OSError: If an object store with the results does not answer any more.
+        _LockLostError: If it did not for so long that another process took the sweep.
+    """
+    with results.lock_sweep(command.sweep.name, command.shard) as is_lost:
         results.check_name(command.sweep.name, is_search=bool(command.sweep.search))
         name, files = command.sweep.trial.data.dataset, command.sweep.files
         dataset = load_dataset(name, command.data_dir, files=files)
         config, lines = suited(command.sweep, dataset)
         dataset = with_foreign(dataset, config.foreign_sets)
-        sweep = _Sweep(command, config, results, dataset, [], wide_console())
+        sweep = _Sweep(command, config, results, dataset, [], console, is_lost)
         for line in lines:
             sweep.say(line)
         with ExitStack() as stack:
@@ -435,7 +476,10 @@ def _clear(sweep: _Sweep, matches: Matches, pending: Sequence[list[Trial]]) -> N
         rows = [(matches.rows.get(trial.trial_id), number) for trial, number in trials]
         old = [row.trial_id for row, number in rows if row and not _bought_others(row, number)]
     results.forget(sweep.name, old)
+    there = results.with_checkpoints(sweep.name)
     for trial, _ in trials:
+        if trial.trial_id not in there:  # to ask for each would cost a cloud a request
+            continue
         checkpoints = Checkpoints(results.checkpoints(sweep.name, trial.trial_id))
         if sweep.command.fresh:
             checkpoints.clear()
@@ -477,17 +521,30 @@ def _tune(
             for trial in chain
             if trial.config.data.budgets
         },
-        storage=f"{storage}/{config.name}",
+        storage=join(storage, config.name),
         git_commit=git_commit(),
         verbose=sweep.command.verbose,
         judge=_judge(sweep, searcher is not None),
     )
 
+    gone: list[OSError] = []
+
+    def go_on() -> None:
+        sweep.go_on()
+        if gone:  # each trial would wait for the store in turn
+            raise gone[0]
+
     def on_death(chain: Sequence[Trial], error: str) -> dict[str, str]:
         reason, reasons = last_line(error) or "the trial's process died", {}
         for trial in chain:
-            if results.status(config.name, trial.trial_id) is not None:
-                continue  # a round that had ended
+            try:
+                if results.status(config.name, trial.trial_id) is not None:
+                    continue  # a round that had ended
+            except OSError as error:
+                if said_of(error) is None:
+                    raise
+                gone.append(error)
+                return {}
             context = shared.context(trial, node="")
             said = reason
             try:
@@ -499,7 +556,7 @@ def _tune(
                 reason = f"round {len(trial.config.data.budgets)} failed: {reason}"
         return reasons
 
-    callbacks = [ProgressCallback(progress, on_death, stop_if_asked), *loggers]
+    callbacks = [ProgressCallback(progress, on_death, go_on), *loggers]
     if config.trial.compute.num_workers > 1:
         from ssl_runner.tune.distributed import FreeWorkers  # takes a second, so only if needed
 
@@ -586,11 +643,11 @@ def _conclude(sweep: _Sweep) -> int:
     except OSError as error:
         sweep.say(f"the page could not be written: {error.strerror or error}", style="red")
     sweep.say(
-        f"rows: {results.location}/trials   epochs: {results.location}/epochs   "
-        f"(pandas.read_parquet reads them)   page: {results.location}/{sweep.name}.html"
+        f"rows: {results.place('trials')}   epochs: {results.place('epochs')}   "
+        f"(pandas.read_parquet reads them)   page: {results.place(f'{sweep.name}.html')}"
     )
     if models:
-        sweep.say(f"models: {results.location}/models ({models})")
+        sweep.say(f"models: {results.place('models')} ({models})")
     failed_samples = sum(_is_failed_sample(trial, matches) for trial in sweep.trials)
     if failed_samples:
         sweep.say(f"{failed_samples} samples failed, and can't be chosen")

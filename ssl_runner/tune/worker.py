@@ -11,6 +11,7 @@ from ray import tune
 
 from ssl_runner.errors import InputError
 from ssl_runner.identity import Trial, rounds_up_to
+from ssl_runner.object_store import join
 from ssl_runner.results import ResultsFolder
 from ssl_runner.rounds import Buying, buying_of, has_bought, with_purchases
 from ssl_runner.time_limit import time_limit
@@ -73,7 +74,7 @@ class Shared:
             sweep=self.sweep,
             question=self.question,
             data=self.data,
-            models=f"{self.results}/models" if self._saves_model(trial) else None,
+            models=join(self.results, "models") if self._saves_model(trial) else None,
             checkpoints=ResultsFolder(self.results).checkpoints(self.sweep, trial.trial_id),
             threads=self.threads,
             checkpoint_steps=self.checkpoint_steps,
