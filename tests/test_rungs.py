@@ -227,7 +227,8 @@ def rows_of(
     return {str(name): value for name, value in row.items()}
 
 
-OF_THE_TEST = [name for name in TRIALS.names if "test_" in name and name != "test_fraction"]
+OF_THE_DATA = ("test_fraction", "test_images_left_out")
+OF_THE_TEST = [name for name in TRIALS.names if "test_" in name and name not in OF_THE_DATA]
 
 
 def test_a_stopped_trial_is_a_row(tmp_path: Path, fashion_mnist: ImageDataset) -> None:

@@ -360,7 +360,7 @@ def test_the_first_rung_is_a_ninth_of_the_budget_unless_it_is_given() -> None:
         ),
         (
             {"search": {"augment": {"uniform": [1, 4]}}},
-            "search: augment: input should be 'none' or 'weak'",
+            "search: augment: input should be 'none', 'weak' or 'strong'",
         ),
         (
             {"search": {"learning_rate": {"uniform": [1, 4]}}},
