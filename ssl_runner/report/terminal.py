@@ -389,7 +389,9 @@ def watch(results: "ResultsFolder", sweep: str | None, console: Console, seconds
     with Live(console=console, transient=True, refresh_per_second=2) as live:
         seen: set[str] = set()
         said: set[str] = set()
-        while results.is_running(sweep):
+        is_running = results.is_running(sweep)
+        while is_running:
+            is_running = results.is_running(sweep)  # once it has ended, a last look at its rows
             trials = results.trials(sweep)
             for row in trials[~trials["trial_id"].isin(seen)].to_dict("records"):
                 seen.add(row["trial_id"])
@@ -408,7 +410,8 @@ def watch(results: "ResultsFolder", sweep: str | None, console: Console, seconds
             ]
             table = [comparison_table(trials)] if len(compared_rows(trials)) else []
             live.update(Group(*table, *standings_table(searches), Text("\n".join(lines))))
-            time.sleep(seconds)
+            if is_running:
+                time.sleep(seconds)
 
 
 def _print_whole(table: Table, console: Console) -> None:
