@@ -22,6 +22,7 @@ def read_files(
     Raises:
         pyarrow.ArrowException, OSError, ValueError: If one of them can't be read with it.
     """
+    fields = list(schema)
 
     def read(name: str) -> pa.Table:
         path = f"{folder}/{name}"
@@ -33,7 +34,10 @@ def read_files(
             return pq.read_table(content, schema=schema)
         # Takes a third of the time of a data set of them, which plans each file's columns anew.
         table = pq.ParquetFile(path, filesystem=filesystem).read(use_threads=False)
-        if table.schema.equals(schema):
+        present, later = fields[: len(table.schema)], fields[len(table.schema) :]
+        if table.schema.equals(pa.schema(present)):  # what comes last may be lacking
+            for field in later:
+                table = table.append_column(field, pa.nulls(len(table), field.type))
             return table
         # An older version's, or not ours.
         return pq.read_table(path, schema=schema, filesystem=filesystem)
