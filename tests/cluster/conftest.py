@@ -7,13 +7,17 @@ import pytest
 
 from ssl_runner.testing.hosts import Hosts, why_not
 from ssl_runner.testing.processes import Runs
-from tests.conftest import RAY_BY_THE_DOZEN, SWEEP
+from tests.conftest import RAY_BY_THE_DOZEN
 
 ON_A_NODE = ". ~/ray_env.sh && exec python -m"
 """What precedes a command on one of the nodes."""
 
-LONG_SWEEP = " ".join((*SWEEP, "--epochs", "12"))
-"""Long enough for something to happen meanwhile."""
+LONG_SWEEP = (
+    "ssl_runner.tune --subset 600 --configs partial --label-fractions 0.2 --batch-size 30 "
+    "--methods freematch --seeds 0 1 2 --epochs 12 --patience 0 --checkpoint-steps 5 "
+    "--precision fp32 --augment weak --name f"
+)
+"""Three trials alike, each long enough for something to happen meanwhile."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
