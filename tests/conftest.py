@@ -50,6 +50,7 @@ def pytest_runtest_makereport(
     return report
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist notes the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The slow tests first, so that none of them is left for the end, each by itself; the others stay
     with those of their file, which share what they made."""
@@ -61,6 +62,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return group is None, slow is None
 
     items.sort(key=place)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuses releases of pytest and pytest-xdist that don't understand each other: nothing but the
+    time would show that no group is kept together."""
+    is_part = "PYTEST_XDIST_WORKER" in os.environ and session.config.getoption("loadgroup", False)
+    grouped = [item for item in session.items if item.get_closest_marker("xdist_group")]
+    if is_part and not all("@" in item.nodeid for item in grouped):
+        raise pytest.UsageError("this pytest-xdist groups nothing with this pytest")
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,15 @@ def build_loggers(
     return made
 
 
+def count_nothing() -> None:
+    """Keep Tune from importing MLflow and wandb, two seconds where they are installed, only to count
+    the callbacks of their kind for a telemetry that is off here."""
+    with contextlib.suppress(ImportError):
+        from ray.air._internal import usage
+
+        usage.tag_callbacks = lambda callbacks: False
+
+
 def _mlflow(results: ResultsFolder, sweep: str) -> tune.Callback:
     """Ray's own, into the user's tracking server, or else into files in the results folder."""
     from ray.air.integrations.mlflow import MLflowLoggerCallback

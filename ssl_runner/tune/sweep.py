@@ -38,7 +38,7 @@ from ssl_runner.train.data import first_labeled, known_of, with_label
 from ssl_runner.trial import failed_rows
 from ssl_runner.tune.adaptive import AdaptiveSearch
 from ssl_runner.tune.cluster import Cluster, check_fits, check_shared, ray_cluster, this_machine
-from ssl_runner.tune.loggers import build_loggers
+from ssl_runner.tune.loggers import build_loggers, count_nothing
 from ssl_runner.tune.progress import ProgressCallback, SweepProgress
 from ssl_runner.tune.scheduling import Judge, Rule
 from ssl_runner.tune.searching import GroupedSearcher, Suggestion
@@ -585,6 +585,7 @@ def _tune(
             verbose=0,
         ),
     )
+    count_nothing()
     try:
         tuner.fit()
     finally:

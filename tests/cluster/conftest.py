@@ -7,7 +7,6 @@ import pytest
 
 from ssl_runner.testing.hosts import Hosts, why_not
 from ssl_runner.testing.processes import Runs
-from tests.conftest import RAY_BY_THE_DOZEN
 
 ON_A_NODE = ". ~/ray_env.sh && exec python -m"
 """What precedes a command on one of the nodes."""
@@ -18,14 +17,6 @@ LONG_SWEEP = (
     "--precision fp32 --augment weak --name f"
 )
 """Three trials alike, each long enough for something to happen meanwhile."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """They are slow, share their cluster, and overlap with no other test of many Ray processes."""
-    for item in items:
-        if item.path.parent.name == "cluster":
-            item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.xdist_group(RAY_BY_THE_DOZEN))
 
 
 @pytest.fixture(scope="package")

@@ -20,7 +20,10 @@ from ssl_runner.testing.hosts import (
 from ssl_runner.testing.processes import Runs
 from ssl_runner.testing.tables import checkpoints, leftovers, tables
 from tests.cluster.conftest import LONG_SWEEP, ON_A_NODE
+from tests.conftest import RAY_BY_THE_DOZEN
 from tests.test_distributed import BOUND, command
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group(RAY_BY_THE_DOZEN)]  # they share the cluster
 
 
 @pytest.fixture
