@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from scipy.special import softmax
 from torch import nn
 
 from ssl_runner.config import TrialConfig
@@ -218,6 +217,8 @@ def choose_by_asking(
             seed=seed,
         )
         return Choice(places[chosen.indices], chosen.scores)
+    from scipy.special import softmax  # slow to load, and few trials choose
+
     probabilities_MnK = np.stack(
         [
             softmax(answers_to(model, images_NCHW, candidates, advance, device), axis=1)

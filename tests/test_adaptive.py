@@ -230,7 +230,7 @@ def test_a_sample_that_is_met_twice_is_not_run_twice(
     tmp_path: Path, runs: Runs, call: Callable[..., Answer]
 ) -> None:
     choice = ("--search", "{lr: {choice: [0.001, 0.003]}}", "--methods", "pass", "--samples", "6")
-    arguments = (*SEARCH, *choice, "--results", str(tmp_path))
+    arguments = (*SEARCH, *choice, "--max-concurrent", "1", "--results", str(tmp_path))
     output = runs.start(*arguments).succeed()
     rows = rows_of(tmp_path)
     assert sorted(rows["lr"]) == [0.001, 0.003]

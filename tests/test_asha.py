@@ -18,17 +18,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fashion_mnist")]
 SEARCH = (
     *("ssl_runner.tune", "--name", "a", "--configs", "partial", "--label-fractions", "0.2"),
     *("--subset", "600", "--holdout", "100", "--batch-size", "20", "--max-steps", "24"),
-    *(
-        "--order",
-        "paired",
-        "--precision",
-        "fp32",
-        "--patience",
-        "0",
-        "--checkpoint-steps",
-        "2",
-        "--log",
-    ),
+    *("--order", "paired", "--precision", "fp32", "--patience", "0", "--checkpoint-steps", "2"),
+    *("--log", "--max-concurrent", "1"),
     *("--search", "{lr: {log_uniform: [1e-5, 0.1]}}", "--samples", "5", "--objective", "accuracy"),
 )
 ASHA = ("--scheduler", "asha", "--grace-steps", "3", "--reduction", "2")
@@ -72,7 +63,7 @@ def test_a_search_that_is_killed_goes_on_with_what_its_trials_had_at_their_rungs
 ) -> None:
     """One at a time the order is that of the samples, so the table is that of an undisturbed search."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    arguments = (*SEARCH, *ASHA, "--max-concurrent", "1", "--save", "all")
+    arguments = (*SEARCH, *ASHA, "--save", "all")
     output = runs.start(*arguments, "--results", str(whole)).succeed()
     assert "stopped" in output
     rows = rows_of(whole)
@@ -93,6 +84,10 @@ def test_a_search_that_is_killed_goes_on_with_what_its_trials_had_at_their_rungs
     again = call(main, *arguments[1:], "--results", str(cut), "--retry-failed")
     assert again.returncode == 0
     assert "5 of 5 trials are in" in again.stdout
+    # Without the scheduler it is not: all samples get their budget.
+    runs.start(*SEARCH, "--results", str(cut)).succeed()
+    assert statuses(cut) == ["finished"] * 5
+    assert {row["steps"] for row in rows_of(cut)} == {24}
     assert tables(cut) == tables(whole)
 
 
@@ -112,12 +107,10 @@ def test_a_search_over_workers_ends_and_its_referee_may_die(tmp_path: Path, runs
         "stopped",
     ]
     check_rungs(rows)
-    # Without the scheduler a stopped trial is not done: all samples get their budget.
-    runs.start(*search, "--samples", "2").succeed()
-    assert statuses(tmp_path) == ["finished"] * 2
     trials = pd.read_parquet(tmp_path / "trials")
     assert set(trials["world_size"]) == {2}
-    best = max(rows_of(tmp_path), key=lambda row: row["validation_accuracy"])
+    finished = [row for row in rows if row["status"] == "finished"]
+    best = max(finished, key=lambda row: row["validation_accuracy"])
     finals = trials[trials["role"] == "final"]
     assert (finals["lr"].tolist(), finals["status"].tolist()) == ([best["lr"]], ["finished"])
     assert runs.are_gone()

@@ -110,7 +110,7 @@ def test_running_out_of_memory_is_said_describe_error() -> None:
 def test_two_sweeps_of_one_name_do_not_run_at_once_and_two_names_do(
     tmp_path: Path, runs: Runs, undisturbed: Path
 ) -> None:
-    arguments = (*SWEEP, "--results", str(tmp_path))
+    arguments = (*SWEEP, "--max-concurrent", "1", "--results", str(tmp_path))
     first = runs.start(*arguments)
     first.wait_for(lambda: bool(list(tmp_path.glob(".f.lock"))))
     second = runs.start(*arguments)
@@ -183,7 +183,7 @@ def test_a_results_folder_that_is_deleted_meanwhile(
     tmp_path: Path, runs: Runs, undisturbed: Path
 ) -> None:
     results = tmp_path / "results"
-    arguments = (*SWEEP, "--results", str(results))
+    arguments = (*SWEEP, "--max-concurrent", "1", "--results", str(results))
     run = runs.start(*arguments)
 
     def is_through() -> bool:

@@ -548,7 +548,7 @@ def test_a_sweep_killed_in_the_middle_ends_in_the_table_of_a_folder(
     refused = Fault(status=503, body=error_body("SlowDown", "Please reduce your request rate."))
     slow_and_refusing = every(10, refused)
     store.proxy.fault = lambda method, path: slow_and_refusing(method, path) or Fault(seconds=0.02)
-    arguments = (*SWEEP, "--results", store.results)
+    arguments = (*SWEEP, "--max-concurrent", "1", "--results", store.results)
     run = runs.start(*arguments)
     run.wait_for(lambda: has_begun(store))
     assert runs.kill("ssl_runner.tune"), "it had ended before it could be killed"
@@ -584,7 +584,7 @@ def test_a_store_that_is_gone_for_good_is_said_and_the_same_command_goes_on(
     store: Store, runs: Runs, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
-    arguments = (*SWEEP, "--results", store.results)
+    arguments = (*SWEEP, "--max-concurrent", "1", "--results", store.results)
     run = runs.start(*arguments)
     run.wait_for(lambda: has_begun(store))
     store.proxy.close()

@@ -24,6 +24,7 @@ SMALL = (
     *("ssl_runner.tune", "--name", "s", "--configs", "partial", "--label-fractions", "0.2"),
     *("--subset", "600", "--holdout", "60", "--batch-size", "30", "--max-steps", "6"),
     *("--precision", "fp32", "--patience", "0", "--checkpoint-steps", "2", "--log"),
+    *("--max-concurrent", "1"),  # one process that imports torch
 )
 SEARCH = (
     *(*SMALL, "--methods", "pass", "fixmatch", "--seeds", "0", "1", "--samples", "3"),

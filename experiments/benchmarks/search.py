@@ -15,10 +15,7 @@ the samples' own seconds the median, and what nine in ten are above and below.
 """
 
 import argparse
-import os
-import statistics
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.benchmarks.command import our_sweep
-
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from experiments.benchmarks.growth import CORES, SMALLEST, Memory, by_tenths, load, shown
 
 SECOND = (
     *("--configs", "partial", "--label-fractions", "0.05", "--epochs", "1", "--holdout", "600"),
@@ -38,11 +34,7 @@ SECOND = (
 )
 """3,000 labels: 47 steps."""
 
-SMALLEST = (
-    *("--dataset", "digits", "--subset", "60", "--holdout", "20", "--configs", "full"),
-    *("--max-steps", "1", "--batch-size", "16", "--patience", "0"),
-    *("--search", "{lr: {log_uniform: [0.0001, 0.01]}}"),
-)
+SMALL = (*SMALLEST, "--holdout", "20", "--search", "{lr: {log_uniform: [0.0001, 0.01]}}")
 
 
 @dataclass(frozen=True)
@@ -52,12 +44,12 @@ class Searched:
     Attributes:
         samples: The rows of its samples, the first to end first.
         wall: Seconds from Enter to the end.
-        memory: Moments, in seconds since 1970, and the controller's megabytes.
+        memory: The controller's.
     """
 
     samples: pd.DataFrame
     wall: float
-    memory: Sequence[tuple[float, float]]
+    memory: Memory
 
     @property
     def own(self) -> float:
@@ -76,15 +68,10 @@ class Searched:
 
 def searched(count: int, study: Sequence[str]) -> Searched:
     """Run our command with so many samples."""
-    memory: list[tuple[float, float]] = []
-
-    def watch(pid: int) -> None:
-        memory.append((time.time(), resident(pid)))
-        time.sleep(0.2)
-
+    memory = Memory()
     with tempfile.TemporaryDirectory() as folder:
         arguments = ("--samples", str(count), "--save", "none", "--log", *study)
-        wall, rows = our_sweep(Path(folder), *arguments, watch=watch)
+        wall, rows = our_sweep(Path(folder), *arguments, watch=memory.watch)
     samples = rows[rows["role"] == "search"].sort_values("ended_at")
     assert len(samples) == count
     return Searched(samples, wall, memory)
@@ -103,7 +90,7 @@ def main() -> None:
     if options.short or not options.small:
         of_a_second([searched(options.samples, SECOND) for _ in range(options.rounds)])
     if options.short or options.small:
-        of_the_smallest(searched(options.small or 100, SMALLEST))
+        of_the_smallest(searched(options.small or 100, SMALL))
 
 
 def of_a_second(found: Sequence[Searched]) -> None:
@@ -135,53 +122,6 @@ def of_the_smallest(found: Searched) -> None:
         f"the end; {load()}"
     )
     console.print(by_tenths(found.samples, found.memory))
-
-
-def shown(values: Sequence[float], digits: int = 3) -> str:
-    """The median, and the least and the most."""
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return f"{middle:,.{digits}f} ({low:,.{digits}f} – {high:,.{digits}f})"
-
-
-def load() -> str:
-    """How busy the machine is."""
-    last, _, quarter = os.getloadavg()
-    return f"load {last:.1f}, {quarter:.1f} over fifteen minutes"
-
-
-def resident(pid: int) -> float:
-    """Megabytes of a process that are in memory; NaN if it has just ended."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError):
-        return float("nan")
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def by_tenths(samples: pd.DataFrame, memory: Sequence[tuple[float, float]]) -> Table:
-    """Seconds of a sample, and the controller's memory, over each tenth of them."""
-    table = Table(box=MARKDOWN)
-    headings = ("samples", "seconds between two", "÷ the first", "own seconds (10 % – 90 %)", "MB")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    at_first = 0.0
-    ends = [moment.timestamp() for moment in samples["ended_at"]]
-    tenth = max(1, len(ends) // 10)
-    known = [(moment, size) for moment, size in memory if size == size]
-    for first in range(0, len(ends) - tenth + 1, tenth):
-        last = first + tenth - 1
-        seconds = (ends[last] - ends[first]) / max(1, last - first)
-        at_first = at_first or seconds
-        low, middle, high = samples["seconds"].iloc[first : last + 1].quantile([0.1, 0.5, 0.9])
-        sizes = [size for moment, size in known if moment <= ends[last]]
-        table.add_row(
-            f"{last + 1:,}",
-            f"{seconds:.3f}",
-            f"{seconds / at_first:.2f}" if at_first else "–",
-            f"{middle:.3f} ({low:.3f} – {high:.3f})",
-            f"{sizes[-1]:.0f}" if sizes else "–",
-        )
-    return table
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Images that cover the others: k-centre greedy on features."""
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from ssl_runner.selection.choice import Choice
 from ssl_runner.selection.distances import nearest
@@ -31,6 +30,8 @@ def coreset(
         there is none. A smaller choice is the beginning of a larger one. Of equal distances the
         lowest index is first.
     """
+    from scipy.spatial.distance import cdist  # slow to load, and few trials choose
+
     candidates = np.sort(candidates)
     points_CD = features_ND[candidates].astype(np.float64)
     if len(labeled):

@@ -8,7 +8,6 @@ in Settles 2012, "Active learning" (Morgan & Claypool), chapters 2 and 3.
 from typing import Literal, get_args
 
 import numpy as np
-from scipy.special import entr
 
 from ssl_runner.errors import did_you_mean, require
 
@@ -56,6 +55,8 @@ def entropy(probabilities_NK: np.ndarray) -> np.ndarray:
     Returns:
         Scores in [0, log K], shape (N,).
     """
+    from scipy.special import entr  # slow to load, and few trials choose
+
     scores_N: np.ndarray = entr(probabilities_NK).sum(axis=1)
     return scores_N
 

@@ -7,6 +7,8 @@ _ALWAYS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no telemetry
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # the user's relative paths stay what they were
+    # Ray starts a process for each CPU beforehand; a trial's has begun by then.
+    "RAY_prestart_worker_first_driver": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # also how soon a worker's report is seen
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # we write the rows
