@@ -1,5 +1,5 @@
 """kuberay.yaml and the Dockerfile of its image: what they promise. There is no Kubernetes here and no
-builder, so neither is run."""
+registry with the image's base, so neither is run."""
 
 import copy
 import json
