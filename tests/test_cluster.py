@@ -1,6 +1,9 @@
-"""Whether a sweep's trials fit into a cluster, and how many of them beside each other; without Ray."""
+"""Whether a sweep's trials fit into a cluster, and how many of them beside each other; what is refused
+of a cluster. Without Ray."""
 
+from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,8 +11,11 @@ from hypothesis import strategies as st
 
 from ssl_runner.errors import InputError
 from ssl_runner.study import sweep_from_settings
-from ssl_runner.tune.cluster import Cluster, check_fits
+from ssl_runner.tune.__main__ import main
+from ssl_runner.tune.cluster import Cluster, _other_versions, check_fits
+from ssl_runner.tune.nodes import describe_lacking
 from ssl_runner.tune.sweep import _concurrent
+from tests.conftest import Answer
 
 
 def cluster(*cpus: float, gpus: float = 0, to_come: int = 0) -> Cluster:
@@ -66,3 +72,34 @@ def test_a_trial_whose_workers_find_no_node_each_is_refused() -> None:
     with pytest.raises(InputError) as refused:
         check_fits(sweep, cluster(3, 3))
     assert str(refused.value) == message
+
+
+@pytest.mark.usefixtures("fashion_mnist")
+def test_a_ray_client_is_refused(tmp_path: Path, call: Callable[..., Answer]) -> None:
+    said = call(main, "--address", "ray://127.0.0.1:10001", "--results", str(tmp_path))
+    assert said.returncode == 2
+    assert said.stderr == (
+        "error: --address must be host:port of the cluster's head, or auto, got "
+        "'ray://127.0.0.1:10001': a sweep's driver must be on one of the nodes, and a Ray client is on "
+        "none. Run the command there, or send it with ray job submit.\n"
+    )
+
+
+def test_the_versions_of_a_cluster_are_told_from_other_errors() -> None:
+    said = "Version mismatch: The cluster was started with:\n    Ray: 2.59.0\n    Python: 3.12.1\n"
+    said += "This process on node 10.0.0.1 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
+    assert _other_versions(said) == (
+        "Ray 2.59.0 and Python 3.12.1, where this has Ray 2.60.0 and Python 3.11.7"
+    )
+    assert _other_versions("Ray: 2.59.0\n Python: 3.12.1\n can't be reached") is None
+
+
+def test_a_node_that_lacks_something_is_named() -> None:
+    one = {"10.0.0.3": "No module named 'torch'"}
+    assert describe_lacking(one, 3).startswith(
+        "every node of a cluster must have what the trials need, got node 10.0.0.3: No module named "
+        "'torch'. Install there"
+    )
+    several = one | {"10.0.0.2": "no answer", "10.0.0.4": "No module named 'torch'"}
+    said = "got node 10.0.0.2: no answer (and 2 of the other 8 nodes lack something too). Install"
+    assert said in describe_lacking(several, 9)

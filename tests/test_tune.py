@@ -211,7 +211,8 @@ def test_ctrl_c_keeps_the_rows_and_the_same_command_goes_on(
 def two_nodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Runs
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    """The address of a Ray cluster of two nodes with one CPU each; and what kills the second."""
+    """The address of a Ray cluster of two nodes with one CPU each; and what lets the next thing happen
+    to it: the second node is killed, then the cluster is that of an older Ray."""
     script = """
 import sys
 from ray.cluster_utils import Cluster
@@ -221,6 +222,12 @@ print(cluster.address, flush=True)
 if sys.stdin.readline():
     cluster.remove_node(node, allow_graceful=False)
     print("killed", flush=True)
+if sys.stdin.readline():
+    import ray
+    from ray._common.usage.usage_lib import put_cluster_metadata
+    ray.__version__ = "2.59.0"
+    put_cluster_metadata(cluster.head_node.get_gcs_client(), ray_init_cluster=False)
+    print("older", flush=True)
     sys.stdin.read()
 cluster.shutdown()
 """
@@ -234,12 +241,13 @@ cluster.shutdown()
     stdin = cluster.process.stdin
     assert stdin is not None
 
-    def kill() -> None:
-        stdin.write("kill\n")
+    def go_on() -> None:
+        before = cluster.stdout
+        stdin.write("go on\n")
         stdin.flush()
-        cluster.wait_for(lambda: "killed" in cluster.stdout)
+        cluster.wait_for(lambda: len(cluster.stdout) > len(before))
 
-    yield cluster.stdout.split()[0], kill
+    yield cluster.stdout.split()[0], go_on
     stdin.close()
     cluster.end()
     shutil.rmtree(folder)
@@ -249,7 +257,7 @@ cluster.shutdown()
 def test_a_cluster_of_two_nodes(
     tmp_path: Path, two_nodes: tuple[str, Callable[[], None]], runs: Runs
 ) -> None:
-    address, kill = two_nodes
+    address, go_on = two_nodes
     results = tmp_path / "results"
     small = ("ssl_runner.tune", *SMALL, "--address", address)
     settings = ("--epochs", "8", "--patience", "0", "--results", str(results))
@@ -275,7 +283,7 @@ def test_a_cluster_of_two_nodes(
     # The second node dies in mid-training: its trial goes on from its checkpoint on the first.
     run = runs.start(*small, *settings, *waiting, "--name", "d")
     run.wait_for(lambda: are_both_running("d"))
-    kill()
+    go_on()
     (tmp_path / "mark").touch()
     output = run.succeed()
     assert output.count("epoch 1 of 8") <= 2  # nothing began again
@@ -289,6 +297,15 @@ def test_a_cluster_of_two_nodes(
     undisturbed = pd.read_parquet(results / "trials").query("sweep == 'alone'").iloc[0]
     for column in ("trial_id", "train_loss", "validation_loss", "test_accuracy", "steps", "best_epoch"):
         assert disturbed.loc["partial", column] == undisturbed[column]  # to the bit
+
+    go_on()
+    refused = ended(runs.start(*small, "--results", str(tmp_path / "other")))
+    assert refused.returncode == 2
+    assert re.fullmatch(
+        rf"error: --address must be that of a cluster of the same Ray and Python, got '{address}' with "
+        r"Ray 2\.59\.0 and Python .*, where this has Ray .*\. Use the same in both places\.\n",
+        refused.stderr,
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """How much sooner does a search with ASHA have a setting that is as good?
 
-python -m experiments.benchmarks.asha            # about 10 minutes on two cores
+python -m experiments.benchmarks.asha            # about 16 minutes on two cores
 python -m experiments.benchmarks.asha --short    # a first look: one round of few samples, a minute
 
 A random search with 590 labels and a holdout of 500, without and with `--scheduler asha`, in turns:

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-import secrets
+import re
 import shutil
 import socket
 import tempfile
@@ -144,6 +144,12 @@ def _join(address: str, verbose: bool, level: int) -> None:
     Raises:
         InputError: If no cluster answers.
     """
+    if address.startswith("ray://"):
+        raise InputError(
+            f"--address must be host:port of the cluster's head, or auto, got {address!r}: a sweep's "
+            "driver must be on one of the nodes, and a Ray client is on none. Run the command there, "
+            "or send it with ray job submit."
+        )
     try:
         # Ray's own attempt takes seconds, even where the port is closed.
         found = canonicalize_bootstrap_address(address)
@@ -151,12 +157,27 @@ def _join(address: str, verbose: bool, level: int) -> None:
         socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
         ray.init(address=address, log_to_driver=verbose, logging_level=level)
     except (OSError, OverflowError, RuntimeError, ValueError, RayError) as error:
+        if (other := _other_versions(str(error))) is not None:
+            raise InputError(
+                f"--address must be that of a cluster of the same Ray and Python, got {address!r} "
+                f"with {other}. Use the same in both places."
+            ) from None
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"--address must be that of a running Ray cluster, host:port or auto, got {address!r} "
             f"({reason}). Is the cluster up (ray status), is this machine in it, and has it the "
             "cluster's token (RAY_AUTH_MODE=token, ~/.ray/auth_token)?"
         ) from None
+
+
+def _other_versions(error: str) -> str | None:
+    """The versions that a cluster has and this process has not, from what Ray says; None: it says
+    something else."""
+    said = re.findall(r"Ray: (\S+)\s+Python: (\S+)", error)
+    if "Version mismatch" not in error or len(said) != 2:
+        return None
+    names = [f"Ray {ray_version} and Python {python}" for ray_version, python in said]
+    return f"{names[0]}, where this has {names[1]}"
 
 
 @ray.remote(num_cpus=0, resources={"node:__internal_head__": 0.001})  # type: ignore[untyped-decorator]
@@ -220,35 +241,3 @@ def check_fits(sweep: SweepConfig, cluster: Cluster) -> None:
                 f"{workers}: {where}: {total:g} {resource}s, {largest:g} on the largest. "
                 f"Lower {flags}."
             )
-
-
-def check_shared(location: str, is_local: bool, cluster: Cluster) -> None:
-    """Refuse a local results folder that other nodes of the cluster don't see.
-
-    Raises:
-        InputError: Naming the folder and the fix.
-    """
-    if not is_local or len(cluster.nodes) == 1:
-        return
-    marker = Path(location) / f".seen-{secrets.token_hex(8)}"
-    marker.touch()
-    try:
-        seen = [
-            ray.remote(num_cpus=0)(Path.exists)
-            .options(
-                scheduling_strategy=ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-                    node_id, soft=False
-                )
-            )
-            .remote(marker)
-            for node_id in cluster.nodes
-        ]
-        unseen = sum(not is_seen for is_seen in ray.get(seen))
-    finally:
-        marker.unlink()
-    if unseen:
-        raise InputError(
-            f"--results must be seen by every node of a cluster, got {location!r}, which {unseen} of "
-            f"{len(cluster.nodes)} nodes don't see: rows and checkpoints are written where the "
-            "trials run. Try s3://bucket/results or a shared directory."
-        )

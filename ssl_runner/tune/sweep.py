@@ -37,8 +37,10 @@ from ssl_runner.train import prepare
 from ssl_runner.train.data import first_labeled, known_of, with_label
 from ssl_runner.trial import failed_rows
 from ssl_runner.tune.adaptive import AdaptiveSearch
-from ssl_runner.tune.cluster import Cluster, check_fits, check_shared, ray_cluster, this_machine
+from ssl_runner.tune.cluster import Cluster, check_fits, ray_cluster, this_machine
+from ssl_runner.tune.in_order import InOrder
 from ssl_runner.tune.loggers import build_loggers, count_nothing
+from ssl_runner.tune.nodes import check_nodes, check_shared
 from ssl_runner.tune.progress import ProgressCallback, SweepProgress
 from ssl_runner.tune.scheduling import Judge, Rule
 from ssl_runner.tune.searching import GroupedSearcher, Suggestion
@@ -51,7 +53,14 @@ from ssl_runner.tune.stages import (
     sample_trials,
 )
 from ssl_runner.tune.work import Pools, steps_of, work_of
-from ssl_runner.tune.worker import RESTARTS, Shared, chain_of, last_line, param_of, train_in_tune
+from ssl_runner.tune.worker import (
+    RESTARTS,
+    Shared,
+    chain_of,
+    last_line,
+    param_of,
+    train_in_tune,
+)
 from ssl_runner.versions import git_commit
 
 # What Tune reserves for a trial that only waits for its Ray Train workers. Tune refuses an empty
@@ -212,6 +221,7 @@ class _RayOnce:
             in_store = (0 if handle_of(dataset) else dataset.nbytes) + dataset.foreign_nbytes
             cluster = self._stack.enter_context(ray_cluster(command.address, in_store, command.verbose))
             check_fits(command.sweep, cluster)
+            check_nodes(cluster)
             check_shared(results.location, is_local(results.filesystem), cluster)
             self._cluster = cluster
         return self._cluster
@@ -561,18 +571,16 @@ def _tune(
         from ssl_runner.tune.distributed import FreeWorkers  # takes a second, so only if needed
 
         callbacks.append(FreeWorkers())
+    concurrent = _concurrent(config, cluster, searcher is not None)
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(train_in_tune, shared=shared),
             tune.PlacementGroupFactory([_resources(config)]),
         ),
-        param_space={}
-        if searcher
-        else {"trial": tune.grid_search([param_of(chain) for chain in pending])},
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
+            search_alg=searcher or InOrder([param_of(chain) for chain in pending], concurrent or 0),
             num_samples=_ENDLESS if searcher else 1,  # it says itself when it has no more
-            max_concurrent_trials=_concurrent(config, cluster, searcher is not None),
+            max_concurrent_trials=concurrent if searcher else None,
             reuse_actors=True,  # a process imports torch once, not once a trial
             trial_dirname_creator=lambda trial: trial.trial_id,
             trial_name_creator=lambda trial: config.describe(chain_of(trial)[-1].config),

@@ -71,6 +71,21 @@ def test_results_that_other_hosts_do_not_see_are_refused(hosts: Hosts) -> None:
     assert hosts.head.run("find /tmp/r -type f") == ""
 
 
+def test_a_host_that_lacks_a_package_is_named(hosts: Hosts) -> None:
+    (_, victim) = hosts.workers
+    (torch,) = victim.run(". ~/ray_env.sh && python -c 'import torch; print(*torch.__path__)'").split()
+    victim.run(f"mount -t tmpfs tmpfs {torch}", user=False)
+    try:
+        arguments = f"ssl_runner.tune --smoke --address auto --results {SHARED}/lacking"
+        code, output = hosts.head.start(f"{ON_A_NODE} {arguments}").end()
+    finally:
+        victim.run(f"umount {torch}", user=False)
+    assert code == 2, output
+    assert f"got node {victim.address}: " in output.splitlines()[-1]
+    assert "Install there what is installed here" in output.splitlines()[-1]
+    assert not list(hosts.shared.glob("lacking/*/*"))
+
+
 @pytest.mark.parametrize("token", ["", "0" * 64], ids=["none", "a wrong one"])
 def test_who_has_not_the_token_is_refused(hosts: Hosts, token: str) -> None:
     """A stranger on one of the hosts, who can reach every port."""
