@@ -34,7 +34,10 @@ SECOND = (
 )
 """3,000 labels: 47 steps."""
 
-SMALL = (*SMALLEST, "--holdout", "20", "--search", "{lr: {log_uniform: [0.0001, 0.01]}}")
+SMALL = (
+    *(*SMALLEST, "--holdout", "20", "--search"),
+    "{lr: {log_uniform: [0.0001, 0.01]}, dropout: {uniform: [0, 0.5]}}",  # of one alone, some meet twice
+)
 
 
 @dataclass(frozen=True)
