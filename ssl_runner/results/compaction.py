@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from ssl_runner.results.reading import Pile
 from ssl_runner.results.schema import SCHEMA_VERSION
 from ssl_runner.storage import list_files, replaced_whole, write_whole
 
@@ -91,21 +92,21 @@ class _Gathered:
 
     def __init__(self, schema: pa.Schema) -> None:
         self.schema = schema
-        self.tables: list[pa.Table] = []
+        self.pile = Pile()
         self.size = 0
 
     def add(self, table: pa.Table, folder: Path) -> None:
-        self.tables.append(table)
+        self.pile.add(table)
         self.size += table.nbytes
         if self.size >= LARGEST:
             self.flush(folder)
 
     def flush(self, folder: Path) -> None:
-        if self.tables:
-            table = sorted_rows(pa.concat_tables(self.tables))
+        if self.size:
+            table = sorted_rows(self.pile.whole())
             name = f"{_PREFIX}{uuid.uuid4().hex[:16]}.parquet"
             write_whole(fs.LocalFileSystem(), str(folder / name), _content(table))
-        self.tables, self.size = [], 0
+        self.pile, self.size = Pile(), 0
 
 
 def sorted_rows(table: pa.Table) -> pa.Table:

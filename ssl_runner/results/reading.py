@@ -9,6 +9,34 @@ from pyarrow import fs
 
 from ssl_runner.storage import is_local, read_whole
 
+_AT_ONCE = 256
+"""Tables that are joined at a time."""
+
+
+class Pile:
+    """Small tables that become one. They are joined as they come: with its many columns, a table of one
+    row takes a quarter of a megabyte."""
+
+    def __init__(self) -> None:
+        self._joined: list[pa.Table] = []
+        self._small: list[pa.Table] = []
+
+    def add(self, table: pa.Table) -> None:
+        """Put a table on top; its schema is that of the others."""
+        self._small.append(table)
+        if len(self._small) == _AT_ONCE:
+            self._join()
+
+    def whole(self) -> pa.Table:
+        """All of them, at least one, in the order in which they came."""
+        self._join()
+        return pa.concat_tables(self._joined)
+
+    def _join(self) -> None:
+        if self._small:
+            self._joined.append(pa.concat_tables(self._small).combine_chunks())
+        self._small = []
+
 
 def read_files(
     filesystem: fs.FileSystem, folder: str, names: Sequence[str], schema: pa.Schema
@@ -42,5 +70,8 @@ def read_files(
         # An older version's, or not ours.
         return pq.read_table(path, schema=schema, filesystem=filesystem)
 
+    pile = Pile()
     with ThreadPoolExecutor() as pool:
-        return pa.concat_tables(pool.map(read, names))
+        for table in pool.map(read, names):
+            pile.add(table)
+    return pile.whole()
