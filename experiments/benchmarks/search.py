@@ -1,7 +1,7 @@
 """What does a search cost beside its trials? The real command with the random searcher.
 
 python -m experiments.benchmarks.search               # three times 300 samples of about a second
-python -m experiments.benchmarks.search --small 5000  # the smallest trials, so many; Linux
+python -m experiments.benchmarks.search --small 1500  # the smallest trials, so many; Linux
 python -m experiments.benchmarks.search --short       # a first look: 20 samples, and 100 small ones
 
 A sample's own seconds are from its first start in its process to its row. What is beyond them, for each
