@@ -36,7 +36,7 @@ SECOND = (
 
 SMALL = (
     *(*SMALLEST, "--holdout", "20", "--search"),
-    "{lr: {log_uniform: [0.0001, 0.01]}, dropout: {uniform: [0, 0.5]}}",  # of one alone, some meet twice
+    "{lr: {log_uniform: [0.0001, 0.01]}, dropout: {uniform: [0, 0.5]}}",  # of one, some meet twice
 )
 
 

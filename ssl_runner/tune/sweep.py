@@ -196,9 +196,8 @@ def _run_locked(command: Command, results: ResultsFolder, console: Console) -> i
                     sweep.say(f"shard {command.shard}: {len(trials):,} of {count:,} trials")
                 sweep = replace(sweep, trials=trials)
                 _run_stage(sweep, ray_once)
-        code = _conclude(sweep)
-        _compact(sweep)
-        return code
+        _compact(sweep)  # first, since the rest reads all rows several times
+        return _conclude(sweep)
 
 
 class _RayOnce:
