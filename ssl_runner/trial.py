@@ -73,6 +73,7 @@ def run_trial(
     group: dist.ProcessGroup | None = None,
     rungs: Rungs | None = None,
     buying: Buying | None = None,
+    is_asked: Callable[[], bool] | None = None,
 ) -> Rows:
     """Train a trial to its end, from its last checkpoint if it has one; a failure gives a row too.
 
@@ -81,6 +82,7 @@ def run_trial(
         group: The ranks that train together, or None; each calls this with equal arguments.
         rungs: Where it may be told to stop, which gives a row too; None: nowhere.
         buying: Of a round: which labels it has, and how many it buys; None: the trial is no round.
+        is_asked: Called after every step of a trial without ranks: whether to save a checkpoint now.
 
     Returns:
         The rows, which rank 0 must write. The checkpoints are to be cleared after that.
@@ -121,6 +123,7 @@ def run_trial(
             trial_id=trial.trial_id,
             checkpoint_steps=context.checkpoint_steps,
             rungs=None if rungs is None else Rungs(rungs.steps, goes_on),
+            is_asked=is_asked,
         )
         bought = None
         if buying is not None and buying.number and is_first:

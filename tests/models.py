@@ -122,6 +122,23 @@ class Waiting(Linear):
         return super().forward(images)
 
 
+class Pacing(Linear):
+    """From its 25th step on it takes a second for each, until there is a file SSL_RUNNER_TEST_MARK; a
+    file beside it is named after its process."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.steps = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.steps += self.training
+        mark = Path(os.environ["SSL_RUNNER_TEST_MARK"])
+        if self.training and self.steps >= 25 and not mark.exists():
+            mark.with_name(f"{os.getpid()}.pid").touch()
+            time.sleep(1)
+        return super().forward(images)
+
+
 class Normed(nn.Sequential):
     """Batch normalization, then one linear layer."""
 

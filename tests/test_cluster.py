@@ -3,6 +3,7 @@ of a cluster. Without Ray."""
 
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,32 @@ def test_places_are_those_of_workers_put_one_after_another(
             left[node] -= per_worker
             places += 1
     assert cluster(*cpus).places({"CPU": float(per_worker)}) == places
+
+
+KINDS = ({"CPU": 2.0}, {"CPU": 3.0, "GPU": 1.0}, {"CPU": 16.0}, {"CPU": 0.0})
+
+
+@given(st.lists(st.sampled_from(KINDS), max_size=6), st.integers(0, 6), st.data(), st.integers(1, 4))
+def test_a_cluster_may_become_the_best_that_its_autoscaler_can_make_of_it(
+    possible: list[dict[str, float]], room: int, data: st.DataObject, per_worker: int
+) -> None:
+    alone = Cluster({"head": {"CPU": 1.0}}, None, possible, room)
+    order = data.draw(st.permutations(range(len(possible))))
+    count = data.draw(st.integers(0, min(room, len(possible))))
+    came, rest = order[:count], order[count:]
+    nodes = {str(number): possible[number] | {"memory": 7.0} for number in came}
+    grown = alone.when(alone.nodes | nodes)
+    for name, amount in (("CPU", per_worker), ("GPU", 1)):
+        best = max(
+            sum(int(possible[number].get(name, 0.0) / amount) for number in (*came, *more))
+            for size in range(room - count + 1)
+            for more in combinations(rest, size)
+        )
+        own = int(alone.nodes["head"].get(name, 0.0) / amount)
+        assert grown.places({name: amount}) == own + best
+    back = grown.when(alone.nodes)
+    assert (back.most("CPU"), back.most("GPU")) == (alone.most("CPU"), alone.most("GPU"))
+    assert back.room == room
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,19 @@ def untimed(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def assert_same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_it_reports_in_mid_epoch_where_it_is_asked_to(fashion_mnist: ImageDataset) -> None:
+    steps, reported = itertools.count(1), list[int]()
+
+    def report(metrics: dict[str, Any] | None, state: dict[str, Any]) -> None:
+        if metrics is None:
+            reported.append(state["progress"]["steps"])
+
+    asked = run(SMALL, fashion_mnist, report=report, is_asked=lambda: next(steps) in (4, 13, 14))
+    assert reported == [4, 13, 14]
+    assert next(steps) == 21  # after every step
+    assert untimed(asked.history) == untimed(run(SMALL, fashion_mnist).history)
 
 
 def test_prepare_gives_every_image_one_role(fashion_mnist: ImageDataset) -> None:

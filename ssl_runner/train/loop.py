@@ -46,6 +46,7 @@ def fit(
     trial_id: str | None = None,
     checkpoint_steps: int | None = None,
     rungs: Rungs | None = None,
+    is_asked: Callable[[], bool] | None = None,
 ) -> FitResult:
     """Train one trial to its end: the same function for one process and for a rank among many.
 
@@ -61,6 +62,8 @@ def fit(
             settings.
         checkpoint_steps: Optimizer steps between reports in mid-epoch; None: none in mid-epoch.
         rungs: Where else it is evaluated, and asked whether it goes on; None: nowhere.
+        is_asked: Called after every step: whether to report here too, in mid-epoch. Not where several
+            ranks train together, since all of them would have to be asked at the same step.
 
     Returns:
         The result; equal on every rank.
@@ -70,9 +73,10 @@ def fit(
         FloatingPointError: If a loss of an epoch, or a weight after it, is not finite.
         ValueError: If `resume` comes from another config, or there is no compiler for `compile`.
     """
+    assert group is None or is_asked is None
     training = Training(config, data, device, group, resume, trial_id)
     while not training.is_finished():
-        training.train_epoch(report, checkpoint_steps, rungs)
+        training.train_epoch(report, checkpoint_steps, rungs, is_asked)
         metrics = training.close_epoch()
         report(metrics, training.state())
     return training.result()
@@ -238,7 +242,11 @@ class Training:
         )
 
     def train_epoch(
-        self, report: Report, checkpoint_steps: int | None, rungs: Rungs | None = None
+        self,
+        report: Report,
+        checkpoint_steps: int | None,
+        rungs: Rungs | None = None,
+        is_asked: Callable[[], bool] | None = None,
     ) -> None:
         """Train on the rest of the epoch's batches, or of the budget in steps.
 
@@ -257,7 +265,8 @@ class Training:
                 clock = _clock()
             self.learner.step(batches, self.sums, epoch, progress.steps)
             self._count(batches)
-            if checkpoint_steps and progress.steps % checkpoint_steps == 0:
+            is_due = checkpoint_steps and progress.steps % checkpoint_steps == 0
+            if is_due or (is_asked is not None and is_asked()):
                 self._count_time(clock)
                 report(None, self.state())
                 clock = _clock()

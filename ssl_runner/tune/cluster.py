@@ -7,8 +7,8 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ _CONNECT_SECONDS = 10
 _ROUNDING = 1e-6
 """Three thirds of a CPU are one CPU."""
 
+_HEAD = "node:__internal_head__"
+"""A resource that only the head has."""
+
 _SCRATCH, _ALIVE = "ssl_runner-", ".alive"
 
 # Ray needs some room for the objects that it passes; a data set's arrays are far smaller.
@@ -44,19 +47,26 @@ class Cluster:
         scratch: A folder for Ray's own files; None on a cluster that has, or may get, several nodes,
             which needs a shared one.
         to_come: The same for each node that an autoscaler may still add; None: unknown.
+        room: How many of those it may add at most; None: there is no autoscaler, or that is unknown.
     """
 
     nodes: dict[str, dict[str, float]]
     scratch: Path | None
     to_come: list[dict[str, float]] | None
+    room: int | None = None
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether nodes may come, as far as is known."""
+        return self.to_come is None or self.room is not None
 
     def each(self, resource: str) -> list[float]:
         """How much of a resource ("CPU", "GPU") each node has, those to come included."""
-        return [node.get(resource, 0.0) for node in self._all]
+        return [node.get(resource, 0.0) for node in (*self.nodes.values(), *(self.to_come or ()))]
 
-    @property
-    def _all(self) -> list[dict[str, float]]:
-        return [*self.nodes.values(), *(self.to_come or ())]
+    def most(self, resource: str) -> float:
+        """How much of a resource the cluster may come to have."""
+        return self._sum(lambda node: node.get(resource, 0.0))
 
     def places(self, per_worker: Mapping[str, float]) -> int:
         """How many workers fit beside each other, each of them on one node.
@@ -64,10 +74,37 @@ class Cluster:
         Args:
             per_worker: What each takes: {"CPU": 1.0, "GPU": 0.5}, none of it 0.
         """
-        return sum(
-            min(int(node.get(name, 0.0) / amount + _ROUNDING) for name, amount in per_worker.items())
-            for node in self._all
-        )
+
+        def on(node: Mapping[str, float]) -> int:
+            return min(
+                int(node.get(name, 0.0) / amount + _ROUNDING) for name, amount in per_worker.items()
+            )
+
+        return int(self._sum(on))
+
+    def _sum(self, of: Callable[[Mapping[str, float]], float]) -> float:
+        """Over the nodes, and over those to come that have most, as many as there is room for."""
+        to_come = sorted(map(of, self.to_come or ()), reverse=True)
+        return sum(map(of, self.nodes.values())) + sum(to_come[: self.room])
+
+    @property
+    def as_it_is(self) -> "Cluster":
+        """The same without what may come."""
+        return replace(self, to_come=[], room=None)
+
+    def when(self, nodes: dict[str, dict[str, float]]) -> "Cluster":
+        """The same when it has these nodes: a new one is no longer to come, one that has gone may
+        come again."""
+        if self.to_come is None or self.room is None:
+            return replace(self, nodes=nodes)
+        to_come = [*self.to_come, *(self.nodes[gone] for gone in self.nodes.keys() - nodes.keys())]
+        for new in nodes.keys() - self.nodes.keys():
+            sizes = [(kind.get("CPU", 0.0), kind.get("GPU", 0.0)) for kind in to_come]
+            size = nodes[new].get("CPU", 0.0), nodes[new].get("GPU", 0.0)
+            if size in sizes:
+                del to_come[sizes.index(size)]
+        room = max(0, self.room + len(self.nodes) - len(nodes))
+        return replace(self, nodes=nodes, to_come=to_come, room=room)
 
 
 def this_machine() -> Cluster:
@@ -112,10 +149,11 @@ def ray_cluster(address: str | None, data_bytes: int, verbose: bool) -> Iterator
             )
         else:
             _join(address, verbose, level)
-        nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
-        to_come = [] if address is None else _nodes_to_come()
-        is_alone = len(nodes) == 1 and to_come == []
-        yield Cluster(nodes=nodes, scratch=scratch if is_alone else None, to_come=to_come)
+        cluster = Cluster(living_nodes(), scratch=None, to_come=[])
+        if address is not None:
+            cluster = _with_autoscaler(cluster)
+        is_alone = len(cluster.nodes) == 1 and not cluster.may_grow
+        yield replace(cluster, scratch=scratch if is_alone else None)
     finally:
         ray.shutdown()
         tempfile.tempdir = usual
@@ -180,7 +218,7 @@ def _other_versions(error: str) -> str | None:
     return f"{names[0]}, where this has {names[1]}"
 
 
-@ray.remote(num_cpus=0, resources={"node:__internal_head__": 0.001})  # type: ignore[untyped-decorator]
+@ray.remote(num_cpus=0, resources={_HEAD: 0.001})  # type: ignore[untyped-decorator]
 def _autoscaling_config(gcs_address: str) -> dict[str, Any] | None:
     """The autoscaler's settings, read on the head; None if none runs.
 
@@ -202,19 +240,52 @@ def _autoscaling_config(gcs_address: str) -> dict[str, Any] | None:
     return None
 
 
-def _nodes_to_come() -> list[dict[str, float]] | None:
-    """The resources of each node that an autoscaler may still add; None where that is unknown."""
+def _with_autoscaler(cluster: Cluster) -> Cluster:
+    """A cluster with the nodes that its autoscaler may still add."""
     if "KUBERNETES_SERVICE_HOST" in os.environ:  # KubeRay's autoscaler is in another container
-        return None
-    config = ray.get(_autoscaling_config.remote(ray.get_runtime_context().gcs_address)) or {}
+        return replace(cluster, to_come=None)
+    config = ray.get(_autoscaling_config.remote(ray.get_runtime_context().gcs_address))
+    if config is None:
+        return cluster
     limit = int(config.get("max_workers", 0))
     types = dict(config.get("available_node_types", {}))
     types.pop(config.get("head_node_type"), None)
-    return [
+    possible = [
         kind.get("resources", {})
         for kind in types.values()
         for _ in range(min(limit, int(kind.get("max_workers", limit))))
     ]
+    head = {name: node for name, node in cluster.nodes.items() if _HEAD in node}
+    return replace(cluster, nodes=head, to_come=possible, room=limit).when(cluster.nodes)
+
+
+def living_nodes() -> dict[str, dict[str, float]]:
+    """What each living node has, by its id."""
+    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+
+
+def nodes_awaited(
+    cluster: Cluster, trials: int, per_worker: Mapping[str, float], workers: int
+) -> str | None:
+    """What trials wait for that could run if the cluster had grown, in a line; None if none does.
+
+    Args:
+        cluster: As it is now.
+        trials: Trials that have not ended.
+        per_worker: What each of their workers takes, as for `places`.
+        workers: Workers that a trial needs.
+    """
+    now, later = (each.places(per_worker) // workers for each in (cluster.as_it_is, cluster))
+    resource = "GPU" if "GPU" in per_worker else "CPU"
+    has = cluster.as_it_is.most(resource)
+    if cluster.to_come is None:  # there may be no autoscaler: then they wait for each other
+        waiting, more = 0 if now else trials, "; whether more come is not known here"
+    else:
+        waiting, more = min(trials, later) - now, f" and may grow to {cluster.most(resource):g}"
+    if waiting <= 0:
+        return None
+    who = "1 trial waits" if waiting == 1 else f"{waiting:,} trials wait"
+    return f"{who} for nodes: the cluster has {has:g} {resource}{'s' * (has != 1)} now{more}"
 
 
 def check_fits(sweep: SweepConfig, cluster: Cluster) -> None:

@@ -17,7 +17,10 @@ from ssl_runner.report import words
 from ssl_runner.report.terminal import standings_table
 from ssl_runner.results.standings import Standing
 from ssl_runner.tune.work import work_done
-from ssl_runner.tune.worker import BEST, OF_THE_BEST, chain_of, trial_of
+from ssl_runner.tune.worker import BEST, OF_THE_BEST, WARNING, chain_of, trial_of
+
+_LOOK_SECONDS = 1.0
+"""How often the cluster's nodes are looked at, where they may come and go."""
 
 
 def _duration(seconds: float) -> str:
@@ -64,6 +67,8 @@ class SweepProgress:
         self.clock = time.monotonic()
         # Work that earlier runs did, which does not count for this run's pace.
         self.head_start: dict[str, int] = {}
+        self.awaited: str | None = None
+        self.warnings = set[str]()
         self.live: Live | None = None
 
     def __enter__(self) -> "SweepProgress":
@@ -73,6 +78,7 @@ class SweepProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.awaited = None
         if self.live:
             self.live.stop()
 
@@ -90,6 +96,18 @@ class SweepProgress:
             self.configs[trial.trial_id] = trial.config
             self.places[trial.trial_id] = trial.place
             self.work[trial.trial_id] = work
+
+    def waits(self, line: str | None) -> None:
+        """What trials wait for now; None: nothing, or only for each other."""
+        if line is not None and line != self.awaited and not self.live:
+            self._say(line)
+        self.awaited = line
+
+    def warn(self, line: str) -> None:
+        """Say something of a trial that may be true of many, once."""
+        if line not in self.warnings:
+            self.warnings.add(line)
+            self._say(line, style="yellow")
 
     def started(self, trial_id: str) -> None:
         """A trial's process has begun."""
@@ -138,8 +156,8 @@ class SweepProgress:
         if standing is not None and not self.live:
             self._say(words.standing(standing))
 
-    def _say(self, line: str) -> None:
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+    def _say(self, line: str, style: str | None = None) -> None:
+        self.console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
     def _left(self) -> str:
         """How many trials are done, and an estimate of the time left."""
@@ -176,7 +194,9 @@ class SweepProgress:
             )
         elapsed = _duration(time.monotonic() - self.clock)
         searches = standings_table(tuple(self.standings.values()))
-        return Group(table, *searches, Text(f"{elapsed} elapsed, {self._left()}", style="dim"))
+        awaited = [] if self.awaited is None else [Text(self.awaited)]
+        left = Text(f"{elapsed} elapsed, {self._left()}", style="dim")
+        return Group(table, *searches, *awaited, left)
 
 
 class ProgressCallback(tune.Callback):  # type: ignore[misc]
@@ -187,6 +207,8 @@ class ProgressCallback(tune.Callback):  # type: ignore[misc]
         on_death: Writes the rows of trials that could not do so themselves, given the trials of a
             process that died and why; returns the reason of each in words, by its id.
         stop_if_asked: Called at every step of Tune's; raises KeyboardInterrupt after Ctrl-C.
+        awaited: Called every second with how many of Tune's trials have not ended: what some of them
+            wait for; None where no node can come.
     """
 
     def __init__(
@@ -194,10 +216,13 @@ class ProgressCallback(tune.Callback):  # type: ignore[misc]
         progress: SweepProgress,
         on_death: Callable[[Sequence[Trial], str], dict[str, str]],
         stop_if_asked: Callable[[], None],
+        awaited: Callable[[int], str | None] | None = None,
     ) -> None:
         self.progress = progress
         self.on_death = on_death
         self.stop_if_asked = stop_if_asked
+        self.awaited = awaited
+        self.looked = -_LOOK_SECONDS
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune saves its callbacks for a restore, which we never use."""
@@ -205,6 +230,9 @@ class ProgressCallback(tune.Callback):  # type: ignore[misc]
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self.stop_if_asked()
+        if self.awaited and trials and time.monotonic() - self.looked > _LOOK_SECONDS:
+            self.progress.waits(self.awaited(sum(not trial.is_finished() for trial in trials)))
+            self.looked = time.monotonic()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._started_next(trial)
@@ -218,6 +246,8 @@ class ProgressCallback(tune.Callback):  # type: ignore[misc]
                 name: result[f"{BEST}{name}"] for name in OF_THE_BEST if f"{BEST}{name}" in result
             }
             self.progress.end(trial_id, result["status"], result["error"], figures)
+            if WARNING in result:
+                self.progress.warn(result[WARNING])
             self._started_next(trial)
         else:
             self.progress.epoch(trial_id, result)

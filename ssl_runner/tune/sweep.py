@@ -37,7 +37,14 @@ from ssl_runner.train import prepare
 from ssl_runner.train.data import first_labeled, known_of, with_label
 from ssl_runner.trial import failed_rows
 from ssl_runner.tune.adaptive import AdaptiveSearch
-from ssl_runner.tune.cluster import Cluster, check_fits, ray_cluster, this_machine
+from ssl_runner.tune.cluster import (
+    Cluster,
+    check_fits,
+    living_nodes,
+    nodes_awaited,
+    ray_cluster,
+    this_machine,
+)
 from ssl_runner.tune.in_order import InOrder
 from ssl_runner.tune.loggers import build_loggers, count_nothing
 from ssl_runner.tune.nodes import check_nodes, check_shared
@@ -533,6 +540,7 @@ def _tune(
         storage=join(storage, config.name),
         git_commit=git_commit(),
         verbose=sweep.command.verbose,
+        may_leave=sweep.command.address is not None,
         judge=_judge(sweep, searcher is not None),
     )
 
@@ -565,7 +573,13 @@ def _tune(
                 reason = f"round {len(trial.config.data.budgets)} failed: {reason}"
         return reasons
 
-    callbacks = [ProgressCallback(progress, on_death, go_on), *loggers]
+    def awaited(trials: int) -> str | None:
+        compute = config.trial.compute
+        workers = compute.min_workers or compute.num_workers
+        return nodes_awaited(cluster.when(living_nodes()), trials, _per_worker(config), workers)
+
+    nodes = awaited if cluster.may_grow else None
+    callbacks = [ProgressCallback(progress, on_death, go_on, nodes), *loggers]
     if config.trial.compute.num_workers > 1:
         from ssl_runner.tune.distributed import FreeWorkers  # takes a second, so only if needed
 
@@ -629,11 +643,16 @@ def _concurrent(sweep: SweepConfig, cluster: Cluster, is_adaptive: bool) -> int 
     workers = sweep.trial.compute.num_workers
     if workers == 1 and not is_adaptive:
         return sweep.max_concurrent
+    fit = max(1, cluster.places(_per_worker(sweep)) // workers)
+    return min(fit, sweep.max_concurrent or fit)
+
+
+def _per_worker(sweep: SweepConfig) -> dict[str, float]:
+    """What each worker of a trial takes."""
     per_worker = {"CPU": sweep.cpus_per_worker}
     if sweep.gpus_per_trial:
-        per_worker["GPU"] = sweep.gpus_per_trial / workers
-    fit = max(1, cluster.places(per_worker) // workers)
-    return min(fit, sweep.max_concurrent or fit)
+        per_worker["GPU"] = sweep.gpus_per_trial / sweep.trial.compute.num_workers
+    return per_worker
 
 
 def _conclude(sweep: _Sweep) -> int:

@@ -1,6 +1,7 @@
 """What runs in a trial's process: the trial, and its rows written when it ends."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +18,7 @@ from ssl_runner.rounds import Buying, buying_of, has_bought, with_purchases
 from ssl_runner.time_limit import time_limit
 from ssl_runner.train import Rungs
 from ssl_runner.trial import Rows, RunContext, failed_rows, finish_trial, run_trial
+from ssl_runner.tune.notice import notice
 from ssl_runner.tune.scheduling import Judge
 from ssl_runner.tune.sharing import opened
 
@@ -48,6 +50,7 @@ class Shared:
         storage: Folder for Ray's own files.
         git_commit: Commit of the source.
         verbose: Whether Ray's own output is shown.
+        may_leave: Whether a trial's node may be taken away, with notice: one of a cluster.
         judge: Says which samples of a search go on; None: all do.
     """
 
@@ -66,6 +69,7 @@ class Shared:
     storage: str
     git_commit: str | None
     verbose: bool
+    may_leave: bool
     judge: Judge | None = None
 
     def context(self, trial: Trial, node: str) -> RunContext:
@@ -123,6 +127,9 @@ def for_loggers(trial: Trial, metrics: dict[str, Any], steps_before: int = 0) ->
     return {OUR_TRIAL: trial.trial_id, "timesteps_total": steps_before + metrics["steps"]}
 
 
+WARNING = "warning"
+"""What the user is to be told of a trial that has ended otherwise than asked for, in a line."""
+
 _REPORTED = ("status", "error", "steps", "test_loss", "test_accuracy", "best_epoch")
 """What Tune's callbacks get when a trial has ended."""
 
@@ -146,6 +153,11 @@ def train_in_tune(param: dict[str, Any], shared: Shared) -> None:
             row, reported = _run(trial, number, shared, results), _REPORTED
         known = {name: row.get(name) for name in reported}
         known |= {f"{BEST}{name}": row.get(name) for name in OF_THE_BEST}
+        if shared.gpus_per_worker and row.get("device") == "cpu":
+            known[WARNING] = (
+                f"warning: PyTorch sees no GPU on node {row['node']}, where Ray counts one: a trial "
+                "ran on its CPU. Are the driver and a PyTorch with CUDA there?"
+            )
         said = {name: value for name, value in known.items() if value is not None or name == "error"}
         tune.report(said | {OUR_TRIAL: trial.trial_id})
 
@@ -181,15 +193,18 @@ def _train(trial: Trial, buying: Buying | None, context: RunContext, shared: Sha
     """The trial's rows, from this process or from Ray Train's workers."""
     before = 0 if buying is None else buying.steps
     if trial.config.compute.num_workers == 1:
-        return run_trial(
-            trial,
-            opened(shared.dataset[0]),
-            context,
-            lambda metrics: tune.report(metrics | for_loggers(trial, metrics, before)),
-            device=torch.device("cuda" if shared.gpus_per_worker else "cpu"),
-            buying=buying,
-            rungs=shared.rungs(trial),
-        )
+        has_gpu = shared.gpus_per_worker > 0 and torch.cuda.is_available()
+        with notice() if shared.may_leave else nullcontext() as is_asked:
+            return run_trial(
+                trial,
+                opened(shared.dataset[0]),
+                context,
+                lambda metrics: tune.report(metrics | for_loggers(trial, metrics, before)),
+                device=torch.device("cuda" if has_gpu else "cpu"),
+                buying=buying,
+                rungs=shared.rungs(trial),
+                is_asked=is_asked,
+            )
     from ssl_runner.tune.distributed import run_over_workers  # takes a second, so only if needed
 
     return run_over_workers(
