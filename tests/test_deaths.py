@@ -43,7 +43,6 @@ def test_whatever_dies_the_same_command_ends_in_the_same_table(
     for victim, names in VICTIMS.items():
         run = runs.start(*arguments)
         run.wait_for(partial(is_under_way, least=int(victim == "the machine")))
-        seen |= set(checkpoints(tmp_path))
         assert all(runs.kill(name) for name in names), victim
         # Ray's own processes end with their head; the command may wait for them, and is not to. It has
         # a moment to do something wrong.
@@ -51,6 +50,7 @@ def test_whatever_dies_the_same_command_ends_in_the_same_table(
         runs.kill("ssl_runner.tune")
         assert runs.are_gone()
         run.end()
+        seen |= set(checkpoints(tmp_path))
     finished = pd.read_parquet(rows).set_index("trial_id")["started_at"]
     runs.start(*arguments).succeed()
     assert tables(tmp_path) == tables(undisturbed)
