@@ -102,7 +102,7 @@ class _Gathered:
             self.flush(folder)
 
     def flush(self, folder: Path) -> None:
-        if self.size:
+        if not self.pile.is_empty:
             table = sorted_rows(self.pile.whole())
             name = f"{_PREFIX}{uuid.uuid4().hex[:16]}.parquet"
             write_whole(fs.LocalFileSystem(), str(folder / name), _content(table))

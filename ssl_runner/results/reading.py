@@ -21,6 +21,10 @@ class Pile:
         self._joined: list[pa.Table] = []
         self._small: list[pa.Table] = []
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._joined and not self._small
+
     def add(self, table: pa.Table) -> None:
         """Put a table on top; its schema is that of the others."""
         self._small.append(table)
