@@ -15,7 +15,7 @@ from ssl_runner.study import sweep_from_settings
 from ssl_runner.tune.__main__ import main
 from ssl_runner.tune.cluster import Cluster, _other_versions, check_fits
 from ssl_runner.tune.nodes import describe_lacking
-from ssl_runner.tune.sweep import _concurrent
+from ssl_runner.tune.tuning import _concurrent
 from tests.conftest import Answer
 
 

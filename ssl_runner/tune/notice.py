@@ -26,8 +26,9 @@ def notice() -> Iterator[Callable[[], bool]]:
 
     def watch() -> None:
         while not is_over.wait(_LOOK_SECONDS):
-            if node in state.get_draining_nodes():
-                is_due.set()
+            with contextlib.suppress(Exception):  # Ray's head is away: it is asked again
+                if node in state.get_draining_nodes():
+                    is_due.set()
 
     def is_asked() -> bool:
         due = is_due.is_set()
