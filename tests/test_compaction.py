@@ -22,7 +22,7 @@ from ssl_runner.results import ResultsFolder, compaction, load_epochs, load_tria
 from ssl_runner.results.__main__ import main
 from ssl_runner.testing.processes import Runs
 from ssl_runner.testing.tables import tables
-from ssl_runner.tune import sweep
+from ssl_runner.tune import concluding
 from ssl_runner.tune.__main__ import main as tune
 from tests.builders import epoch_rows, failed_row, trial_row
 from tests.conftest import SWEEP, Answer
@@ -196,7 +196,7 @@ def test_the_same_command_finds_its_trials_and_compacts_many(
     shutil.copytree(undisturbed, tmp_path / "results")
     results = ResultsFolder(str(tmp_path / "results"))
     for most, files in ((4, 3), (3, 1), (3, 1)):
-        monkeypatch.setattr(sweep, "MANY_FILES", most)
+        monkeypatch.setattr(concluding, "MANY_FILES", most)
         answer = call(tune, *SWEEP[1:], "--results", results.root)
         assert answer.returncode == 0, answer.stderr
         assert ("3 of 3 trials are in" in answer.stdout, len(names(results))) == (True, files)
