@@ -1,8 +1,8 @@
 """TensorBoard, MLflow and Weights & Biases, each read back by its own library."""
 
-import contextlib
 import json
 import os
+import re
 import time
 import urllib.request
 from functools import partial
@@ -42,19 +42,19 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-def served(folder: Path, runs: Runs) -> set[str]:
-    """The runs that a real TensorBoard shows of a folder."""
-    port = 6100 + os.getpid() % 900
-    server = runs.start("tensorboard.main", "--logdir", str(folder), "--port", str(port))
+def served(folder: Path, runs: Runs, number: int) -> set[str]:
+    """The runs that a real TensorBoard shows of a folder, once it shows that many: it finds them one
+    by one."""
+    server = runs.start(
+        "tensorboard.main", "--logdir", str(folder), "--host", "localhost", "--port", "0"
+    )
     shown = set[str]()
 
     def look() -> bool:
-        with (
-            contextlib.suppress(OSError),
-            urllib.request.urlopen(f"http://localhost:{port}/data/runs") as answer,
-        ):
-            shown.update(json.load(answer))
-        return bool(shown)
+        if address := re.search(r"http://localhost:\d+/", server.stderr):
+            with urllib.request.urlopen(f"{address[0]}data/runs") as answer:
+                shown.update(json.load(answer))
+        return len(shown) >= number
 
     server.wait_for(look)
     server.process.terminate()
@@ -81,7 +81,7 @@ def test_every_logger_shows_every_trial(
     names = {f"CNN-full-seed-0-{rows['pass']['trial_id']}"}
     names |= {f"CNN-partial-0.5-fixmatch-seed-0-{rows['fixmatch']['trial_id']}"}
     assert {path.name for path in folder.iterdir()} == names
-    assert served(folder, runs) == names
+    assert served(folder, runs, len(names)) == names
     for path in folder.iterdir():
         row = rows["fixmatch" if "fixmatch" in path.name else "pass"]
         shown = scalars(path)
