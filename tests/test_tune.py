@@ -253,6 +253,19 @@ cluster.shutdown()
     shutil.rmtree(folder)
 
 
+ASKED_WHEN_DEAD = """
+import sys
+import ray
+from ssl_runner.tune.cluster import Cluster
+from ssl_runner.tune.nodes import check_nodes, check_shared
+ray.init(sys.argv[1], log_to_driver=False)
+cluster = Cluster({node["NodeID"]: {} for node in ray.nodes()}, scratch=None, to_come=[])
+assert len(cluster.nodes) == 2
+check_nodes(cluster)
+check_shared("/tmp", True, cluster)
+"""
+
+
 @pytest.mark.xdist_group(RAY_BY_THE_DOZEN)
 def test_a_cluster_of_two_nodes(
     tmp_path: Path, two_nodes: tuple[str, Callable[[], None]], runs: Runs
@@ -290,6 +303,8 @@ def test_a_cluster_of_two_nodes(
     disturbed = pd.read_parquet(results / "trials").query("sweep == 'd'").set_index("config")
     assert disturbed["status"].tolist() == ["finished", "finished"]
     assert disturbed["node"].nunique() == 1
+    # A command that still takes the dead node for one of the cluster's has nothing to say against it.
+    runs.start(address, code=ASKED_WHEN_DEAD).succeed()
     runs.start(
         *("ssl_runner.train", "--subset", "1000", "--label-fraction", "0.2", "--batch-size", "50"),
         *("--model", "tests.models:Waiting", "--cpus-per-trial", "1", "--name", "alone", *settings),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import GetTimeoutError, NodeDiedError, RayError, TaskUnschedulableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ssl_runner.errors import InputError
@@ -28,16 +29,9 @@ def check_nodes(cluster: Cluster) -> None:
     """
     if len(cluster.nodes) == 1:
         return
-    asked = _on_each(cluster, _importer(), _ON_ALL)
-    ray.wait(list(asked.values()), num_returns=len(asked), timeout=_PATIENCE)
+    answers = _on_each(cluster, _importer(), _ON_ALL)
     addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
-    lacking: dict[str, str] = {}
-    for node_id, answer in asked.items():
-        is_there, _ = ray.wait([answer], timeout=0)
-        said = ray.get(answer) if is_there else f"no answer within {_PATIENCE:g} seconds"
-        if said:
-            lacking[addresses[node_id]] = said
-    if lacking:
+    if lacking := {addresses[node_id]: said for node_id, said in answers.items() if said}:
         raise InputError(describe_lacking(lacking, len(cluster.nodes)))
 
 
@@ -68,8 +62,7 @@ def check_shared(location: str, is_local: bool, cluster: Cluster) -> None:
     marker = Path(location) / f".seen-{secrets.token_hex(8)}"
     marker.touch()
     try:
-        seen = ray.get(list(_on_each(cluster, Path.exists, marker).values()))
-        unseen = sum(not is_seen for is_seen in seen)
+        unseen = sum(seen is not True for seen in _on_each(cluster, Path.exists, marker).values())
     finally:
         marker.unlink()
     if unseen:
@@ -80,17 +73,32 @@ def check_shared(location: str, is_local: bool, cluster: Cluster) -> None:
         )
 
 
-def _on_each(
-    cluster: Cluster, function: Callable[..., Any], *arguments: Any
-) -> dict[str, ray.ObjectRef]:
-    """Calls a function on each node; what it returns there, by the node's id."""
+def _on_each(cluster: Cluster, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    """Calls a function on each node.
+
+    Returns:
+        What it returned there, or why it did not in a line, by the node's id. A node that has died
+        meanwhile is left out: no trial will run on it.
+    """
     remote = ray.remote(num_cpus=0)(function)
-    return {
+    asked = {
         node_id: remote.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)
         ).remote(*arguments)
         for node_id in cluster.nodes
     }
+    ray.wait(list(asked.values()), num_returns=len(asked), timeout=_PATIENCE)
+    answers: dict[str, Any] = {}
+    for node_id, answer in asked.items():
+        try:
+            answers[node_id] = ray.get(answer, timeout=0)
+        except (NodeDiedError, TaskUnschedulableError):
+            continue
+        except GetTimeoutError:
+            answers[node_id] = f"no answer within {_PATIENCE:g} seconds"
+        except RayError as error:  # its process has crashed
+            answers[node_id] = f"{type(error).__name__}: {error}".splitlines()[0]
+    return answers
 
 
 def _importer() -> Callable[[str], str]:
