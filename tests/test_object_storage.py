@@ -1,6 +1,7 @@
 """Results in an object store: a real server that speaks S3, behind a proxy that makes it fail."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -540,11 +541,18 @@ def has_begun(store: Store) -> bool:
     return {"trials", "checkpoints"} <= folders
 
 
+def is_checkpoint(method: str, path: str) -> bool:
+    """Whether a request writes one."""
+    return method == "PUT" and "/checkpoints/" in path
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("fashion_mnist")
 def test_a_sweep_killed_in_the_middle_ends_in_the_table_of_a_folder(
     store: Store, runs: Runs, undisturbed: Path, tmp_path: Path
 ) -> None:
+    """The store is slow and refuses one request in ten; and when the sweep goes on, it is gone for half
+    a minute."""
     refused = Fault(status=503, body=error_body("SlowDown", "Please reduce your request rate."))
     slow_and_refusing = every(10, refused)
     store.proxy.fault = lambda method, path: slow_and_refusing(method, path) or Fault(seconds=0.02)
@@ -554,8 +562,12 @@ def test_a_sweep_killed_in_the_middle_ends_in_the_table_of_a_folder(
     assert runs.kill("ssl_runner.tune"), "it had ended before it could be killed"
     assert runs.are_gone()  # Ray's processes end with it
     run.end()
+    already = len(store.proxy.requests)
     again = runs.start(*arguments)
-    again.wait_for(lambda: "trials are in" in again.stdout)
+    again.wait_for(lambda: any(is_checkpoint(*sent) for sent in store.proxy.requests[already:]))
+    store.proxy.close()
+    time.sleep(30)
+    store.proxy.open()
     watching = runs.start("ssl_runner.report", store.results, "--watch")
     output = again.succeed()
     assert f"of 3 trials are in {store.results} already" in output
