@@ -49,12 +49,14 @@ def wait_until(
     seen, since, pause = progress(), time.monotonic(), 0.01
     looked = since
     while True:
+        began = time.monotonic()
         can = can_come()
         if is_there():
             return True
         if not can:
             return False
-        time.sleep(pause)
+        # What is waited for needs the cores more than this does.
+        time.sleep(max(pause, 4 * (time.monotonic() - began)))
         pause = min(1.2 * pause, 0.1)
         now = time.monotonic()
         if now - looked > _LOOK:
@@ -221,7 +223,7 @@ def killed_until_done(
         run = runs.start(*arguments)
         before = newest(results)
         while run.process.poll() is None and newest(results) == before:
-            time.sleep(0.002)
+            time.sleep(0.01)
         with contextlib.suppress(subprocess.TimeoutExpired):
             run.process.wait(moments.uniform(0, 0.15))
         if run.process.poll() is None:
