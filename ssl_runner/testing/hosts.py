@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import distributions, version
@@ -300,6 +300,49 @@ class Host:
         (link,) = json.loads(self.run("ip -json -statistics link show eth0", user=False))
         return int(link["stats64"]["rx"]["bytes"])
 
+    def cut(self) -> None:
+        """Cut its link: what is sent is lost without a word, as behind a dead switch."""
+        self._hosts.desk.run(f"ip link set {self.name} nomaster", user=False)
+
+    def mend(self) -> None:
+        """Mend its link."""
+        self._hosts.desk.run(f"ip link set {self.name} master bridge", user=False)
+
+    @contextlib.contextmanager
+    def slow(self, seconds: float, loss: float) -> Iterator[None]:
+        """Put a bad wire into its link.
+
+        Args:
+            seconds: How late each frame comes, in either direction.
+            loss: Share of the frames that is lost.
+        """
+        desk, name = self._hosts.desk, self.name
+        self.cut()
+        desk.run(
+            f"ip link add name {name}-a type veth peer name {name}-b && "
+            f"ip link set {name}-a up && ip link set {name}-b master bridge up",
+            user=False,
+        )
+        for host, interface in ((self, "eth0"), (desk, f"{name}-b")):
+            enter = ["nsenter", "-t", str(host.process), "-n"]
+            code = f"from ssl_runner.testing.wire import *; compute_checksums('{interface}')"
+            subprocess.run([*enter, sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+        wire = subprocess.Popen(
+            [
+                *("nsenter", "-t", str(desk.process), "-n"),
+                *(sys.executable, "-m", "ssl_runner.testing.wire"),
+                *(name, f"{name}-a", str(seconds), str(loss)),
+            ],
+            cwd=REPOSITORY,
+        )
+        try:
+            yield
+        finally:
+            wire.kill()
+            wire.wait()
+            desk.run(f"ip link del {name}-a", user=False)
+            self.mend()
+
 
 class Hosts:
     """A desk, a head and two workers, until it is closed.
@@ -391,9 +434,14 @@ class Hosts:
         )
         self.wait_for_nodes()
 
-    def wait_for_nodes(self) -> None:
-        """Wait until all hosts that are up are nodes of the cluster, and no others."""
-        addresses = [host.address for host in (self.head, *self.workers) if host.is_up]
+    def wait_for_nodes(self, without: Host | None = None) -> None:
+        """Wait until all hosts that are up are nodes of the cluster, and no others.
+
+        Args:
+            without: One that is up but can't be reached.
+        """
+        hosts = [host for host in (self.head, *self.workers) if host.is_up and host is not without]
+        addresses = [host.address for host in hosts]
         self.head.run(f"python3 -uc {shlex.quote(_WAIT_FOR_NODES)} {' '.join(addresses)}")
 
     def _make_image(self) -> None:
