@@ -43,7 +43,7 @@ SECONDS = 20.0
 
 
 class TooLateError(Exception):
-    """The sweep has ended before anything happened to it."""
+    """No worker has a trial any more."""
 
 
 @dataclass
@@ -71,17 +71,19 @@ class Study:
         return self.hosts.shared / "r"
 
     def victim(self, run: Started) -> Host:
-        """A worker, at a random moment between the first checkpoint and the end.
+        """A worker with a trial, at a random moment between the first checkpoint and the end.
 
         Raises:
-            TooLateError: If the end came before that.
+            TooLateError: If there is none any more.
         """
         self.wait_for_checkpoint(run)
         time.sleep(self.moments.uniform(0, 0.9) * self.usual)
-        if not run.is_running():
+        at_work = [host for host in self.hosts.workers if host.processes("ray::ImplicitFunc.train")]
+        if not at_work:
+            run.succeed()
             shutil.rmtree(self.results)
             raise TooLateError
-        return self.moments.choice(self.hosts.workers)
+        return self.moments.choice(at_work)
 
     def wait_for_checkpoint(self, run: Started) -> None:
         run.wait_for(lambda: bool(checkpoints(self.results)))
