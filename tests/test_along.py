@@ -167,6 +167,20 @@ def test_the_table_is_paired_by_seed_and_by_value() -> None:
     assert set(table["axis"]) == {"class_mismatch"}
 
 
+def test_a_method_with_fewer_seeds_does_not_decide_what_pass_has() -> None:
+    """As in a study that was stopped in the middle."""
+    whole = mismatched(0.0, {"fixmatch": 0.01}) + mismatched(1.0, {"fixmatch": 0.01})
+    cut = [row for row in mismatched(0.0, {"pi_model": 0.01}, n=2) if row["method"] == "pi_model"]
+    (alone,) = lines_along(frame_of(*whole))
+    (line,) = lines_along(frame_of(*cut, *whole))
+    assert [row[0] for row in words.gain_rows(line)] == ["pass, accuracy in %", "pi_model", "fixmatch"]
+    assert words.gain_rows(line)[0] == words.gain_rows(alone)[0]
+    (other,) = lines_along(
+        frame_of(*mismatched(0.0, {"pi_model": 0.01}, n=2), *mismatched(1.0, {"pi_model": 0.01}))
+    )
+    assert words.gain_rows(other)[0][1] != words.gain_rows(alone)[0][1]
+
+
 def test_without_pass_or_an_axis_there_is_nothing_to_say() -> None:
     assert sentences(at({"fixmatch": 0.02})) == []
     assert sentences(trials(0.9, NOISE), trials(0.8, NOISE, label_fraction=0.1)) == []

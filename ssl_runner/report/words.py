@@ -163,9 +163,12 @@ def gain_headings(line: "Line") -> tuple[str, ...]:
 
 
 def gain_rows(line: "Line") -> list[tuple[str, ...]]:
-    """The accuracy of `pass` at each value of an axis, and what each method gains over it."""
+    """The accuracy of `pass` at each value of an axis, over all seeds that a method was run with there,
+    and what each method gains over it."""
     values = sorted(set(line.points["value"]))
-    of_pass = line.points.groupby("value")["pass_accuracy"].first()
+    seeds = line.points["gain"].map(lambda gain: gain.n)
+    most_first = line.points.assign(seeds=seeds).sort_values("seeds", ascending=False, kind="stable")
+    of_pass = most_first.groupby("value")["pass_accuracy"].first()
     rows = [("pass, accuracy in %", *(f"{100 * of_pass[value]:.2f}" for value in values))]
     for method in line.points["method"].unique():
         own = line.points[line.points["method"] == method].set_index("value")["gain"]
