@@ -240,7 +240,7 @@ def test_the_circle_over_files(
     table, model = str(files / "labels.csv"), model_of(files, tmp_path)
     monkeypatch.chdir(tmp_path)
     before = load_material(table, None, FileSettings(), print)
-    answer = call(main, model, "--dataset", table, "--number", "25", "--strategy", "coreset")
+    answer = call(main, model, "--images", table, "--number", "25", "--strategy", "coreset")
     assert answer.returncode == 0, answer.stderr
     label_of = true_label(fashion_mnist)
     asked_for = fill_in(Path("to_label.csv"), label_of, "file")

@@ -60,7 +60,8 @@ def _parser() -> Parser:
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
     )
     parser.add_argument("models", nargs="*", help="files of results/models, or ids of trials")
-    parser.add_argument("--dataset", default="fashion_mnist", help=rule_of(FIELDS["dataset"]).help)
+    whose = rule_of(FIELDS["dataset"]).help
+    parser.add_argument("--dataset", "--images", default="fashion_mnist", help=whose)
     parser.add_argument("--data-dir", type=Path, help="folder of its files (or SSL_RUNNER_DATA)")
     parser.add_argument("--results", default="results", help="results folder of a trial's id")
     parser.add_argument(

@@ -325,7 +325,7 @@ class Host:
         )
         for host, interface in ((self, "eth0"), (desk, f"{name}-b")):
             enter = ["nsenter", "-t", str(host.process), "-n"]
-            code = f"from ssl_runner.testing.wire import *; compute_checksums('{interface}')"
+            code = f"from ssl_runner.testing import wire; wire.compute_checksums({interface!r})"
             subprocess.run([*enter, sys.executable, "-c", code], cwd=REPOSITORY, check=True)
         wire = subprocess.Popen(
             [

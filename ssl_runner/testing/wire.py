@@ -18,7 +18,7 @@ import time
 _EVERYTHING = 3
 """Linux's ETH_P_ALL."""
 
-_LOOK_AT_OWN = 4
+_OUTGOING = 4
 """Linux's PACKET_OUTGOING: a frame that this machine itself has sent."""
 
 
@@ -52,7 +52,7 @@ def carry(ends: tuple[str, str], seconds: float, loss: float) -> None:
         ready, _, _ = select.select(sockets, [], [], wait)
         for each in ready:
             frame, sender = each.recvfrom(1 << 16)
-            if sender[2] == _LOOK_AT_OWN or chance.random() < loss:
+            if sender[2] == _OUTGOING or chance.random() < loss:
                 continue
             count += 1
             other = 1 - sockets.index(each)

@@ -112,6 +112,28 @@ def test_who_has_not_the_token_is_refused(hosts: Hosts, token: str) -> None:
     )
 
 
+def test_a_link_is_cut_mended_and_slow(hosts: Hosts) -> None:
+    """What the benchmark of hosts rests on. A connection takes a frame there and one back."""
+    (_, victim) = hosts.workers
+    connect = f"socket.create_connection(('{HEAD}', 22), 2)"
+    timed = f"import socket, time; t = time.monotonic(); {connect}; print(time.monotonic() - t)"
+    reach = f'python3 -c "{timed}"'
+
+    def is_cut() -> bool:
+        code, output = victim.start(reach).end()
+        return (code, "TimeoutError" in output or "No route to host" in output) == (1, True)
+
+    victim.cut()
+    assert is_cut()
+    victim.mend()
+    victim.run(reach)
+    with victim.slow(seconds=0, loss=1):
+        assert is_cut()
+    with victim.slow(seconds=0.05, loss=0):
+        assert float(victim.run(reach)) >= 0.1
+    victim.run(reach)
+
+
 def test_a_job_is_stopped_and_submitted_again_and_a_host_dies_meanwhile(
     hosts: Hosts, submit: str, alone: Path, fashion_mnist: ImageDataset
 ) -> None:
