@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from ssl_runner.command import run_main
 from ssl_runner.datasets import ImageDataset, load_dataset
+from ssl_runner.testing.forks import Nursery
 from ssl_runner.testing.processes import Runs
 
 # A busy machine is no failure: nothing here is timed.
@@ -98,10 +99,20 @@ def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return call
 
 
+@pytest.fixture(scope="session")
+def nurseries() -> Iterator[list[Nursery]]:
+    """Where commands are forked from: two processes, so that a command and its rerun differ in their
+    seed for hashes, as they do where each is started anew."""
+    both = [Nursery(), Nursery()]
+    yield both
+    for nursery in both:
+        nursery.close()
+
+
 @pytest.fixture
-def runs() -> Iterator[Runs]:
+def runs(nurseries: list[Nursery]) -> Iterator[Runs]:
     """Starts processes, all of which end with the test, passed or failed."""
-    with Runs() as started:
+    with Runs(nurseries) as started:
         yield started
 
 
@@ -112,12 +123,12 @@ def fashion_mnist() -> ImageDataset:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, nurseries: list[Nursery]) -> Path:
     """The results of `SWEEP` when nobody disturbs it: run once, whichever process asks first."""
     results = of_all_processes(tmp_path_factory) / "undisturbed"
     with FileLock(f"{results}.lock"):
         if not results.exists():
-            with Runs() as runs:
+            with Runs(nurseries) as runs:
                 runs.start(*SWEEP, "--results", str(results)).succeed()
     assert len(list(results.glob("trials/*.parquet"))) == 3
     return results

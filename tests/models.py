@@ -1,5 +1,6 @@
 """Models and methods of one's own, as a user would bring them, and some that go wrong on purpose."""
 
+import contextlib
 import os
 import signal
 import time
@@ -137,6 +138,32 @@ class Pacing(Linear):
             mark.with_name(f"{os.getpid()}.pid").touch()
             time.sleep(1)
         return super().forward(images)
+
+
+class Rationed(Linear):
+    """At its fifth batch it takes a file from the folder SSL_RUNNER_TEST_MARK, and waits until there is
+    one; where there is no such folder it goes on."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.batches = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.batches += self.training
+        folder = Path(os.environ.get("SSL_RUNNER_TEST_MARK", os.devnull))
+        if self.training and self.batches == 5:
+            while folder.is_dir() and not _took_one(folder):
+                time.sleep(0.05)
+        return super().forward(images)
+
+
+def _took_one(folder: Path) -> bool:
+    """Whether there was a file to take; no two processes take the same."""
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+            return True
+    return False
 
 
 class Normed(nn.Sequential):

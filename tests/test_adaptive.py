@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ssl_runner.config import SweepConfig
 from ssl_runner.datasets import ImageDataset
 from ssl_runner.errors import InputError
 from ssl_runner.results import ResultsFolder
@@ -145,21 +144,12 @@ def test_probes_are_at_the_ends_of_each_range(tmp_path: Path, fashion_mnist: Ima
 SEARCH = (
     *("ssl_runner.tune", "--name", "o", "--configs", "partial", "--label-fractions", "0.2"),
     *("--subset", "600", "--holdout", "60", "--batch-size", "30", "--max-steps", "12"),
-    *(
-        "--order",
-        "paired",
-        "--precision",
-        "fp32",
-        "--patience",
-        "0",
-        "--checkpoint-steps",
-        "2",
-        "--log",
-    ),
+    *("--order", "paired", "--precision", "fp32", "--patience", "0", "--checkpoint-steps", "1"),
+    *("--log", "--models", "tests.models:Rationed"),
     *("--methods", "pass", "fixmatch", "--samples", "3", "--searcher", "optuna"),
 )
 OF_LR = ("--search", "{lr: {log_uniform: [1e-4, 0.1]}, threshold: {uniform: [0.5, 0.95]}}")
-ASHA = ("--scheduler", "asha", "--grace-steps", "3", "--reduction", "2")
+ASHA = ("--scheduler", "asha", "--grace-steps", "6", "--reduction", "2")
 
 
 def rows_of(results: Path) -> "pd.DataFrame":
@@ -171,23 +161,32 @@ def rows_of(results: Path) -> "pd.DataFrame":
 
 def answered_in(results: Path, dataset: ImageDataset) -> list[int]:
     """How many samples the studies of each group know the answer of."""
-    sweep: SweepConfig = sweep_from_settings(
-        STUDY
-        | {"max_steps": 12, "batch_size": 30, "order": "paired", "precision": "fp32", "patience": 0}
-    )
+    model = {"models": ["tests.models:Rationed"], "max_steps": 12, "batch_size": 30, "order": "paired"}
+    sweep = sweep_from_settings(STUDY | model | {"precision": "fp32", "patience": 0})
     search = AdaptiveSearch(sweep, dataset, ResultsFolder(str(results)))
     return [len(study.known) for study in search.studies.values()]
 
 
 @pytest.mark.slow
 def test_a_search_by_optuna_that_is_killed_loses_no_sample(
-    tmp_path: Path, runs: Runs, fashion_mnist: ImageDataset, call: Callable[..., Answer]
+    tmp_path: Path,
+    runs: Runs,
+    fashion_mnist: ImageDataset,
+    call: Callable[..., Answer],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    rations = tmp_path / "rations"
+    monkeypatch.setenv("SSL_RUNNER_TEST_MARK", str(rations))
     arguments = (*SEARCH, *OF_LR, *ASHA, "--results", str(tmp_path))
+    # Two samples go on beyond their fifth batch, and the next ones wait there.
+    rations.mkdir()
+    for number in range(2):
+        (rations / str(number)).touch()
     run = runs.start(*arguments)
     run.wait_for(lambda: len(rows_of(tmp_path)) >= 2 and bool(checkpoints(tmp_path)))
     assert runs.kill()
     run.end()
+    rations.rmdir()
     rows = rows_of(tmp_path)
     started = dict(zip(rows["trial_id"], rows["started_at"], strict=True))
     # A sample whose row is gone runs again, and no other.

@@ -59,11 +59,13 @@ def check_rungs(rows: list[dict[str, Any]]) -> None:
 
 
 def test_a_search_that_is_killed_goes_on_with_what_its_trials_had_at_their_rungs(
-    tmp_path: Path, runs: Runs, call: Callable[..., Answer]
+    tmp_path: Path, runs: Runs, call: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One at a time the order is that of the samples, so the table is that of an undisturbed search."""
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    arguments = (*SEARCH, *ASHA, "--save", "all")
+    whole, cut, rations = tmp_path / "whole", tmp_path / "cut", tmp_path / "rations"
+    monkeypatch.setenv("SSL_RUNNER_TEST_MARK", str(rations))
+    search = (*SEARCH, "--models", "tests.models:Rationed")
+    arguments = (*search, *ASHA, "--save", "all")
     output = runs.start(*arguments, "--results", str(whole)).succeed()
     assert "stopped" in output
     rows = rows_of(whole)
@@ -71,12 +73,15 @@ def test_a_search_that_is_killed_goes_on_with_what_its_trials_had_at_their_rungs
     assert 2 <= statuses(whole).count("stopped") <= 4
     check_rungs(rows)
     assert all(pd.isna(row["weights"]) == (row["status"] == "stopped") for row in rows)
-    # Killed after a trial was stopped, while another is between its rungs.
+    # Killed after a trial was stopped, while another waits between its first rung and its second.
+    rations.mkdir()
+    (rations / "of the first").touch()
     run = runs.start(*arguments, "--results", str(cut))
     run.wait_for(lambda: "stopped" in statuses(cut) and bool(checkpoints(cut)))
     assert runs.kill()
     run.end()
     assert len(rows_of(cut)) < 5
+    rations.rmdir()
     runs.start(*arguments, "--results", str(cut)).succeed()
     assert tables(cut) == tables(whole)
     assert leftovers(cut) == set()
@@ -86,7 +91,7 @@ def test_a_search_that_is_killed_goes_on_with_what_its_trials_had_at_their_rungs
     assert "5 of 5 trials are in" in again.stdout
     assert tables(cut) == tables(whole)
     # Without the scheduler it is not: all samples get their budget.
-    runs.start(*SEARCH, "--results", str(cut)).succeed()
+    runs.start(*search, "--results", str(cut)).succeed()
     assert statuses(cut) == ["finished"] * 5
     assert {row["steps"] for row in rows_of(cut)} == {24}
 

@@ -79,7 +79,7 @@ def test_ctrl_c_twice_stops_at_once(tmp_path: Path, runs: Runs) -> None:
 
 TRAIN = (
     *("ssl_runner.train", "--subset", "300", "--label-fraction", "0.2", "--method", "freematch"),
-    *("--epochs", "2", "--patience", "0", "--batch-size", "30", "--checkpoint-steps", "1"),
+    *("--epochs", "4", "--patience", "0", "--batch-size", "30", "--checkpoint-steps", "1"),
     *("--precision", "fp32", "--name", "t", "--cpus-per-trial", "1"),
 )
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import time
 import urllib.request
 from functools import partial
@@ -57,7 +58,7 @@ def served(folder: Path, runs: Runs, number: int) -> set[str]:
         return len(shown) >= number
 
     server.wait_for(look)
-    server.process.terminate()
+    server.process.send_signal(signal.SIGTERM)
     server.end()
     return shown
 

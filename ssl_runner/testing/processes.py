@@ -13,12 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
 import psutil
 
+from ssl_runner.testing.forks import Forked, Nursery
 from ssl_runner.testing.tables import checkpoints
 
 HANG = 1800.0
@@ -49,14 +50,15 @@ def wait_until(
     seen, since, pause = progress(), time.monotonic(), 0.01
     looked = since
     while True:
-        began = time.monotonic()
+        began = time.thread_time()
         can = can_come()
         if is_there():
             return True
         if not can:
             return False
-        # What is waited for needs the cores more than this does.
-        time.sleep(max(pause, 4 * (time.monotonic() - began)))
+        # What is waited for needs the cores more than this does. On a busy machine a check takes
+        # longer, but no more of a core.
+        time.sleep(max(pause, 4 * (time.thread_time() - began)))
         pause = min(1.2 * pause, 0.1)
         now = time.monotonic()
         if now - looked > _LOOK:
@@ -74,7 +76,9 @@ class Run:
         process: The process itself.
     """
 
-    def __init__(self, runs: "Runs", process: subprocess.Popen[str], out: Path, err: Path) -> None:
+    def __init__(
+        self, runs: "Runs", process: subprocess.Popen[str] | Forked, out: Path, err: Path
+    ) -> None:
         self.process = process
         self._runs, self._out, self._err = runs, out, err
 
@@ -110,6 +114,14 @@ class Run:
         assert self.returncode == 0, output
         return output
 
+    def kill(self) -> bool:
+        """SIGKILL its process group; returns whether it had not ended."""
+        with contextlib.suppress(ProcessLookupError):
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                return True
+        return False
+
     def _progress(self) -> object:
         """What it has printed, and which processes there are; not their CPU time, which Ray uses
         even without progress."""
@@ -121,11 +133,16 @@ class Runs:
 
     They are identified by their temporary folder, TMPDIR, which no other process has.
 
+    Args:
+        nurseries: Where commands are forked from that fit there, in turn: no two of them have the same
+            seed for hashes. Without them each is a new process.
+
     Attributes:
         temporary: That folder; its name is short, for Ray's sockets.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, nurseries: Sequence[Nursery] = ()) -> None:
+        self._nurseries = nurseries
         self._folder = Path(tempfile.mkdtemp(prefix="f", dir="/tmp"))
         self.temporary = self._folder / "t"
         self.temporary.mkdir()
@@ -154,29 +171,41 @@ class Runs:
         """
         number = len(self._started)
         out, err = self._folder / f"{number}.out", self._folder / f"{number}.err"
+        everything = dict(os.environ if environment is None else environment)
+        everything["TMPDIR"] = str(self.temporary)
+        nursery = self._nurseries[number % len(self._nurseries)] if self._nurseries else None
+        process: subprocess.Popen[str] | Forked
         with out.open("wb") as stdout, err.open("wb") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, *(["-m"] if code is None else ["-c", code]), *arguments],
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                text=True,
-                cwd=cwd,
-                env=(os.environ if environment is None else environment)
-                | {"TMPDIR": str(self.temporary)},
-                start_new_session=True,
-            )
+            if code is None and nursery is not None and nursery.fits(arguments, everything):
+                folder = str(cwd or Path.cwd())
+                process = nursery.start(arguments, everything, folder, stdout.fileno(), stderr.fileno())
+            else:
+                process = subprocess.Popen(
+                    [sys.executable, *(["-m"] if code is None else ["-c", code]), *arguments],
+                    stdin=stdin,
+                    stdout=stdout,
+                    stderr=stderr,
+                    text=True,
+                    cwd=cwd,
+                    env=everything,
+                    start_new_session=True,
+                )
         self._started.append(Run(self, process, out, err))
         return self._started[-1]
 
     def processes(self, name: str = "") -> list[psutil.Process]:
         """The living processes whose command line holds `name`."""
         found = []
+        # The system shows them as it shows the process that they were forked from.
+        started = [run.process for run in self._started]
+        forked = {p.pid: p.args for p in started if isinstance(p, Forked) and p.poll() is None}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
+                is_forked = process.pid in forked
+                words = forked[process.pid] if is_forked else process.cmdline()
                 if (
-                    process.environ().get("TMPDIR") == str(self.temporary)
-                    and name in " ".join(process.cmdline())
+                    (is_forked or process.environ().get("TMPDIR") == str(self.temporary))
+                    and name in " ".join(words)
                     and process.status() != psutil.STATUS_ZOMBIE
                 ):
                     found.append(process)
@@ -188,10 +217,13 @@ class Runs:
 
     def kill(self, name: str = "") -> int:
         """SIGKILL those whose command line holds `name`; how many."""
-        killed = self.processes(name)
-        for process in killed:
+        killed = set()
+        if not name:  # to look for them takes a while, in which one could end by itself
+            killed = {run.process.pid for run in self._started if run.kill()}
+        for process in self.processes(name):
             with contextlib.suppress(psutil.Error):
                 process.send_signal(signal.SIGKILL)
+            killed.add(process.pid)
         return len(killed)
 
     def are_gone(self) -> bool:
