@@ -18,6 +18,7 @@ from ssl_runner.command import run_main
 from ssl_runner.datasets import ImageDataset, load_dataset
 from ssl_runner.testing.forks import Nursery
 from ssl_runner.testing.processes import Runs
+from ssl_runner.tune.environment import set_environment
 
 # A busy machine is no failure: nothing here is timed.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -36,6 +37,9 @@ SWEEP = (
 
 RAY_BY_THE_DOZEN = "ray by the dozen"
 """The xdist group of the tests that start many of Ray's processes: no two of them overlap."""
+
+IMPORTED = ("ssl_runner.tune.sweep", "ssl_runner.trial", "ssl_runner.train.data", "scipy.special")
+"""What the commands import that takes seconds."""
 
 PASSED = pytest.StashKey[bool]()
 """Of a test: whether it has passed."""
@@ -102,8 +106,12 @@ def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture(scope="session")
 def nurseries() -> Iterator[list[Nursery]]:
     """Where commands are forked from: two processes, so that a command and its rerun differ in their
-    seed for hashes, as they do where each is started anew."""
-    both = [Nursery(), Nursery()]
+    seed for hashes, as they do where each is started anew. Elsewhere than on Linux there are none."""
+    with mock.patch.dict(os.environ):
+        before = dict(os.environ)
+        set_environment(local=True)
+        changed = dict(os.environ.items() - before.items())
+    both = [Nursery(IMPORTED, changed) for _ in range(2 if sys.platform == "linux" else 0)]
     yield both
     for nursery in both:
         nursery.close()

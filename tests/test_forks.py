@@ -1,6 +1,7 @@
 """Commands forked from a process that has imported much: they are what new processes are."""
 
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from ssl_runner.testing.forks import Forked
 from ssl_runner.testing.processes import Run, Runs
 from ssl_runner.testing.tables import tables
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="commands are forked on Linux alone")
 
 TRAIN = (
     *("ssl_runner.train", "--subset", "600", "--label-fraction", "0.2", "--batch-size", "30"),

@@ -14,15 +14,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from runpy import run_module
 from typing import NoReturn
-
-from ssl_runner.tune.environment import set_environment
-
-_IMPORTED = ("ssl_runner.tune.sweep", "ssl_runner.trial", "ssl_runner.train.data", "scipy.special")
-"""What takes the time; nothing here starts a thread that a fork would miss."""
 
 _OWN = ("SSL_RUNNER_", "AWS_", "PYTEST_")
 """How the variables begin that no library reads when it is imported."""
@@ -32,9 +27,16 @@ _MOST_BYTES = 1 << 17
 
 
 class Nursery:
-    """A process from which commands are forked; it is started for the first."""
+    """A process from which commands are forked; it is started for the first.
 
-    def __init__(self) -> None:
+    Args:
+        imported: The modules that it imports: what takes the time, and starts no thread, which a fork
+            would miss.
+        environment: Variables that are set when it does so, beside those that are set here and now.
+    """
+
+    def __init__(self, imported: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._imported, self._set = imported, environment
         self._environment = dict(os.environ)
         self._asking, self._asked = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._process: subprocess.Popen[bytes] | None = None
@@ -63,9 +65,9 @@ class Nursery:
         if self._process is None:
             with self._asked as asked:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "ssl_runner.testing.forks", str(asked.fileno())],
+                    [sys.executable, "-m", __name__, str(asked.fileno()), *self._imported],
                     stdin=subprocess.DEVNULL,
-                    env=self._environment,
+                    env={**self._environment, **self._set},
                     pass_fds=[asked.fileno()],
                     start_new_session=True,
                 )
@@ -129,7 +131,7 @@ class Forked:
             os.kill(self.pid, number)
 
     def _number(self) -> int:
-        """What its parent says next."""
+        """What is said next: by itself its id, by its parent its exit code."""
         if not (said := self._told.recv(32)):
             raise RuntimeError(f"the process from which {self.args[0]} was forked has died")
         return int(said)
@@ -149,10 +151,12 @@ def _serve(asking: socket.socket) -> str:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     asking.close()
     told, out, err = numbers
+    teller = socket.socket(fileno=told)
     if command := os.fork():
-        _tell(told, out, err, command)
+        _tell_its_end(command, teller, (out, err))
     os.setsid()
-    os.close(told)
+    teller.send(str(os.getpid()).encode())
+    teller.close()
     for number, usual in ((out, 1), (err, 2)):
         os.dup2(number, usual)
         os.close(number)
@@ -166,21 +170,18 @@ def _serve(asking: socket.socket) -> str:
     return str(module)
 
 
-def _tell(told: int, out: int, err: int, command: int) -> NoReturn:
-    """A command's parent: tell its process id, then how it ended."""
-    os.close(out)
-    os.close(err)
-    teller = socket.socket(fileno=told)
+def _tell_its_end(command: int, teller: socket.socket, outputs: tuple[int, int]) -> NoReturn:
+    """What a command's parent does."""
+    for number in outputs:
+        os.close(number)
+    _, status = os.waitpid(command, 0)
     with contextlib.suppress(OSError):  # nobody listens any more
-        teller.send(str(command).encode())
-        _, status = os.waitpid(command, 0)
         teller.send(str(os.waitstatus_to_exitcode(status)).encode())
     os._exit(0)
 
 
 if __name__ == "__main__":
-    set_environment(local=True)
-    for _name in _IMPORTED:
+    for _name in sys.argv[2:]:
         import_module(_name)
     gc.freeze()
     run_module(_serve(socket.socket(fileno=int(sys.argv[1]))), run_name="__main__", alter_sys=True)
