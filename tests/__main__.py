@@ -45,7 +45,7 @@ def install_what_is_missing() -> None:
 
 def processes() -> int:
     """How many processes test at a time: one for each core that this one may use, and not more than
-    the memory takes. (Three on two cores were no faster.)"""
+    the memory takes. (Three on two cores were slower.)"""
     import psutil  # comes with the test extra
 
     affinity = getattr(os, "sched_getaffinity", None)  # macOS has none

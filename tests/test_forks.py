@@ -1,6 +1,7 @@
 """Commands forked from a process that has imported much: they are what new processes are."""
 
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -64,9 +65,11 @@ def test_a_fork_is_found_and_killed(tmp_path: Path, runs: Runs) -> None:
     assert runs.are_gone()
 
 
-def test_no_fork_where_the_imports_could_differ(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_fork_where_a_new_process_could_differ(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not isinstance(runs.start(code="").process, Forked)
     assert not isinstance(runs.start("ssl_runner.tune", "--address", "x:1", "--help").process, Forked)
+    asked = runs.start("ssl_runner.tune", "--help", stdin=subprocess.PIPE)  # a fork reads nothing
+    assert not isinstance(asked.process, Forked)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     assert not isinstance(runs.start("ssl_runner.tune", "--help").process, Forked)
     monkeypatch.undo()

@@ -641,20 +641,34 @@ def test_a_round_that_fails_ends_its_chain_alone(
 
 @pytest.mark.slow
 @pytest.mark.xdist_group(RAY_BY_THE_DOZEN)
-def test_two_workers_buy_what_is_in_the_rows(tmp_path: Path, runs: Runs) -> None:
+def test_two_workers_buy_what_is_in_the_rows(
+    tmp_path: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rations = tmp_path / "rations"
+    monkeypatch.setenv("SSL_RUNNER_TEST_MARK", str(rations))
     arguments = (
         *("ssl_runner.tune", "--name", "r", "--configs", "partial", "--subset", "300", "--log"),
-        *("--rounds", "10", "20", "--selections", "margin", "--epochs", "2"),
-        *("--batch-size", "10", "--precision", "fp64", "--dropout", "0"),
+        *("--rounds", "10", "20", "--selections", "margin", "--epochs", "6", "--patience", "0"),
+        *("--batch-size", "10", "--precision", "fp64", "--models", "tests.models:Rationed"),
     )
     one, two = tmp_path / "one", tmp_path / "two"
     runs.start(*arguments, "--results", str(one)).succeed()
     distributed = (*arguments, "--num-workers", "2", "--results", str(two), "--checkpoint-steps", "1")
+    # Killed in the midst of the second round's training: both workers wait at its fifth batch.
+    rations.mkdir()
+    for rank in range(2):
+        (rations / f"of the first round's rank {rank}").touch()
     run = runs.start(*distributed)
-    run.wait_for(lambda: bool(rows_of(two)) and bool(checkpoints(two)))
+
+    def is_in_the_second() -> bool:
+        rows = rows_of(two)
+        return bool(rows) and any(path.parent.name not in rows for path in checkpoints(two))
+
+    run.wait_for(is_in_the_second)
     runs.kill()
     run.end()
     assert len(rows_of(two)) == 1
+    rations.rmdir()
     runs.start(*distributed).succeed()
     alone, together = (pd.read_parquet(folder / "trials").sort_values("round") for folder in (one, two))
     assert together["world_size"].tolist() == [2, 2]

@@ -173,11 +173,12 @@ class Runs:
         out, err = self._folder / f"{number}.out", self._folder / f"{number}.err"
         everything = dict(os.environ if environment is None else environment)
         everything["TMPDIR"] = str(self.temporary)
-        nursery = self._nurseries[number % len(self._nurseries)] if self._nurseries else None
+        is_plain = code is None and stdin == subprocess.DEVNULL
+        fitting = [each for each in self._nurseries if is_plain and each.fits(arguments, everything)]
         process: subprocess.Popen[str] | Forked
         with out.open("wb") as stdout, err.open("wb") as stderr:
-            if code is None and nursery is not None and nursery.fits(arguments, everything):
-                folder = str(cwd or Path.cwd())
+            if fitting:
+                nursery, folder = fitting[number % len(fitting)], str(cwd or Path.cwd())
                 process = nursery.start(arguments, everything, folder, stdout.fileno(), stderr.fileno())
             else:
                 process = subprocess.Popen(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ssl_runner.testing.forks import Nursery
 from ssl_runner.testing.hosts import Hosts, why_not
 from ssl_runner.testing.processes import Runs
 
@@ -30,9 +31,9 @@ def hosts(fashion_mnist: object) -> Iterator[Hosts]:
 
 
 @pytest.fixture(scope="package")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(tmp_path_factory: pytest.TempPathFactory, nurseries: list[Nursery]) -> Path:
     """The results of the sweep on one machine."""
     results = tmp_path_factory.mktemp("alone")
-    with Runs() as runs:
+    with Runs(nurseries) as runs:
         runs.start(*LONG_SWEEP.split(), "--results", str(results)).succeed()
     return results
