@@ -173,8 +173,13 @@ COMMANDS: dict[str, Callable[[str], tuple[Callable[[], int], tuple[str, ...]]]] 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_bucket_that_is_not_there(
-    store: Store, call: Callable[..., Answer], command: str, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    call: Callable[..., Answer],
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # in which no answers of an earlier command lie
     main, arguments = COMMANDS[command]("s3://no-such-bucket/results")
     answer = call(main, *arguments)
     assert (answer.returncode, answer.stdout) == (2, "")
