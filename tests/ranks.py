@@ -33,13 +33,16 @@ def over_ranks(
     A rank that fails ends the others, and its traceback is raised here; all of them end with this
     process.
     """
-    own = tempfile.mkdtemp(dir=folder)
-    arguments = (world_size, own, work, arguments)
     get_context("forkserver").set_forkserver_preload([__name__, "ssl_runner.train.loop"])
-    start_processes(  # type: ignore[no-untyped-call]
-        _start, args=arguments, nprocs=world_size, daemon=True, start_method=start_method
-    )
-    return [pickle.loads(Path(own, str(rank)).read_bytes()) for rank in range(world_size)]
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        start_processes(  # type: ignore[no-untyped-call]
+            _start,
+            args=(world_size, own, work, arguments),
+            nprocs=world_size,
+            daemon=True,
+            start_method=start_method,
+        )
+        return [pickle.loads(Path(own, str(rank)).read_bytes()) for rank in range(world_size)]
 
 
 def _start(
