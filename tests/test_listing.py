@@ -705,6 +705,13 @@ def test_images_in_a_parquet_file(tmp_path: Path, kind: Any, rows: int) -> None:
     check_chunks(found.encoded)
 
 
+def test_a_parquet_file_that_is_replaced_is_read_anew(tmp_path: Path) -> None:
+    for values in (range(5), range(5, 10)):
+        columns = {"image": pa.array(map(png, values)), "label": [0, 1, 0, 1, 0]}
+        path = write_parquet(tmp_path / "new", columns).replace(tmp_path / "x.parquet")
+        assert contents(listed(path).encoded) == [png(value) for value in values]
+
+
 def test_names_of_classes_in_plain_metadata(tmp_path: Path) -> None:
     images = pa.array([png(0), png(1)])
     for key in ("names", "class_names"):

@@ -55,8 +55,7 @@ class ParquetImages:
         facts: list[object] = [self.column]
         for name in self.names:
             try:
-                found = (self.root / name).stat()
-                facts.append((name, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+                facts.append((name, *_state(self.root / name)))
             except OSError:
                 facts.append((name, -1))
         return hashlib.sha256(repr(facts).encode()).hexdigest()
@@ -73,7 +72,8 @@ class ParquetImages:
         assert len(chunk) == count
         given = 0
         try:
-            opened = _opened(self.root / self.names[file])
+            path = self.root / self.names[file]
+            opened = _opened(path, _state(path))
             batches = opened.iter_batches(
                 batch_size=BATCH, row_groups=[group], columns=[self.column], use_threads=False
             )
@@ -96,7 +96,13 @@ class ParquetImages:
         return f"{self.names[file]}, row {row}"
 
 
+def _state(path: Path) -> tuple[int, int, int]:
+    """A file's size, modification and change time: others where it was replaced."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 @lru_cache(maxsize=1)
-def _opened(path: Path) -> Any:
+def _opened(path: Path, state: tuple[int, int, int]) -> Any:
     """The file that was read last stays open: there may be thousands of row groups in it."""
     return open_parquet(path)
