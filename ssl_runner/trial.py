@@ -82,7 +82,7 @@ def run_trial(
         group: The ranks that train together, or None; each calls this with equal arguments.
         rungs: Where it may be told to stop, which gives a row too; None: nowhere.
         buying: Of a round: which labels it has, and how many it buys; None: the trial is no round.
-        is_asked: Called after every step of a trial without ranks: whether to save a checkpoint now.
+        is_asked: Called now and then in an epoch, on every rank: whether to save a checkpoint now.
 
     Returns:
         The rows, which rank 0 must write. The checkpoints are to be cleared after that.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -301,11 +302,32 @@ def watched(
     return result.progress.steps, result.progress.rungs, untimed(result.history), result.weights
 
 
+def asked(
+    rank: int, world_size: int, config: TrialConfig, data: TrialData, at: int | None
+) -> tuple[list[int], FitResult]:
+    """A training over all ranks, of which only the last is told to report, when it asks for the
+    `at`-th time; and the steps after which this one has reported in mid-epoch."""
+    reported, times = list[int](), itertools.count(1)
+
+    def report(metrics: dict[str, Any] | None, state: dict[str, Any]) -> None:
+        if metrics is None:
+            reported.append(state["progress"]["steps"])
+
+    def is_asked() -> bool:
+        return next(times) == at and rank == world_size - 1
+
+    config = config.replace(epochs=12)
+    told = None if at is None else is_asked
+    return reported, fit(config, data, device=CPU, report=report, group=group(), is_asked=told)
+
+
 def several(rank: int, world_size: int, *works: tuple[Any, ...]) -> list[Any]:
     return [work(rank, world_size, *arguments) for work, *arguments in works]
 
 
-def test_all_ranks_pass_a_rung_and_stop_together(tmp_path: Path, fashion_mnist: ImageDataset) -> None:
+def test_all_ranks_pass_a_rung_report_and_stop_together(
+    tmp_path: Path, fashion_mnist: ImageDataset
+) -> None:
     config = CONFIGS["everything"].replace(sync_batch_norm=True, patience=0)
     data = small(prepare(config, fashion_mnist))
     steps, never = frozenset({1, 3, EPOCH, EPOCH + 1}), 10**9
@@ -314,9 +336,14 @@ def test_all_ranks_pass_a_rung_and_stop_together(tmp_path: Path, fashion_mnist: 
         (watched, config, data, steps, never),
         (watched, config, data, steps, EPOCH),
         (watched, config, data, steps, 3),
+        (asked, config, data, None),
+        (asked, config, data, 3),
     )
     for ranks in (over_ranks(2, tmp_path, several, *works), over_ranks(3, tmp_path, several, *works)):
-        for without, with_rungs, at_the_end, within in ranks:
+        for without, with_rungs, at_the_end, within, unasked, one_is_asked in ranks:
+            assert (unasked[0], one_is_asked[0]) == ([], [30])  # the third of every tenth step
+            assert_same_bits(unasked[1].weights, one_is_asked[1].weights)
+            assert untimed(unasked[1].history) == untimed(one_is_asked[1].history)
             assert_same_bits(without[3], with_rungs[3])
             assert without[2] == with_rungs[2]
             assert [rung["steps"] for rung in with_rungs[1]] == sorted(steps)

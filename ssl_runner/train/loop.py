@@ -34,6 +34,9 @@ Report = Callable[[dict[str, Any] | None, dict[str, Any]], None]
 """Called with an epoch's metrics (None in mid-epoch) and the training state, which holds live
 tensors: a callback that keeps it must write it out before returning."""
 
+_AGREE_STEPS = 10
+"""Steps between two agreements of the ranks on whether they are asked to report."""
+
 
 def fit(
     config: TrialConfig,
@@ -62,8 +65,8 @@ def fit(
             settings.
         checkpoint_steps: Optimizer steps between reports in mid-epoch; None: none in mid-epoch.
         rungs: Where else it is evaluated, and asked whether it goes on; None: nowhere.
-        is_asked: Called after every step: whether to report here too, in mid-epoch. Not where several
-            ranks train together, since all of them would have to be asked at the same step.
+        is_asked: Called after every step, with a group after every tenth: whether to report here too,
+            in mid-epoch. Where any rank is asked to, all of them do.
 
     Returns:
         The result; equal on every rank.
@@ -73,7 +76,6 @@ def fit(
         FloatingPointError: If a loss of an epoch, or a weight after it, is not finite.
         ValueError: If `resume` comes from another config, or there is no compiler for `compile`.
     """
-    assert group is None or is_asked is None
     training = Training(config, data, device, group, resume, trial_id)
     while not training.is_finished():
         training.train_epoch(report, checkpoint_steps, rungs, is_asked)
@@ -266,7 +268,7 @@ class Training:
             self.learner.step(batches, self.sums, epoch, progress.steps)
             self._count(batches)
             is_due = checkpoint_steps and progress.steps % checkpoint_steps == 0
-            if is_due or (is_asked is not None and is_asked()):
+            if is_due or self._is_asked(is_asked):
                 self._count_time(clock)
                 report(None, self.state())
                 clock = _clock()
@@ -285,6 +287,13 @@ class Training:
         else:
             self.progress.train_seconds += wall - since_wall
         self.progress.cpu_seconds += cpu - since_cpu
+
+    def _is_asked(self, is_asked: Callable[[], bool] | None) -> bool:
+        """Whether any rank is asked to report here. They agree on it, which not every step pays for."""
+        if is_asked is None or (self.group is not None and self.progress.steps % _AGREE_STEPS):
+            return False
+        asked = torch.tensor(float(is_asked()), device=self.device)
+        return bool(sum_over_ranks(asked, self.group))
 
     def _is_due(self, rungs: Rungs) -> bool:
         """Whether there is a rung here that has not been passed."""

@@ -1,6 +1,7 @@
 """Ray Train: one trial's loop over several workers, each with its rank's slice of every batch."""
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,7 @@ from ssl_runner.identity import Trial
 from ssl_runner.rounds import Buying
 from ssl_runner.train import Rungs
 from ssl_runner.trial import Rows, RunContext, failed_rows, run_trial
+from ssl_runner.tune.notice import notice
 from ssl_runner.tune.sharing import opened
 from ssl_runner.tune.worker import RESTARTS, chain_of, for_loggers, last_line
 
@@ -33,16 +35,18 @@ def _work(shared: dict[str, Any]) -> Rows:
         # A barrier: every rank must report after every epoch.
         ray.train.report(metrics | for_loggers(trial, metrics, before))
 
-    return run_trial(
-        trial,
-        opened(shared["dataset"]),
-        shared["context"],
-        on_epoch,
-        device=get_device(),
-        group=dist.group.WORLD,
-        buying=buying,
-        rungs=shared["rungs"],
-    )
+    with notice() if shared["may_leave"] else nullcontext() as is_asked:
+        return run_trial(
+            trial,
+            opened(shared["dataset"]),
+            shared["context"],
+            on_epoch,
+            device=get_device(),
+            group=dist.group.WORLD,
+            buying=buying,
+            rungs=shared["rungs"],
+            is_asked=is_asked,
+        )
 
 
 def _use_rays_interface() -> None:
@@ -85,6 +89,7 @@ def run_over_workers(
     gpus_per_worker: float,
     storage: str,
     verbose: bool,
+    may_leave: bool,
 ) -> Rows:
     """Run a trial over `num_workers` processes, from inside a Tune trial.
 
@@ -95,6 +100,7 @@ def run_over_workers(
         cpus_per_worker, gpus_per_worker: What Ray reserves for each worker.
         storage: Folder for Ray Train's own files, seen by all nodes.
         verbose: Whether Ray Train's own log lines are shown.
+        may_leave: Whether a worker's node may be taken away, with notice.
 
     Returns:
         Rank 0's rows.
@@ -111,6 +117,7 @@ def run_over_workers(
             "rungs": rungs,
             "dataset": shared_dataset,
             "context": context,
+            "may_leave": may_leave,
         },
         torch_config=_OverRaysNetwork(),
         scaling_config=ScalingConfig(

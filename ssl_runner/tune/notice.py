@@ -13,7 +13,7 @@ _LOOK_SECONDS = 5.0
 
 @contextlib.contextmanager
 def notice() -> Iterator[Callable[[], bool]]:
-    """Watch for the notice while a trial runs here: for Ray draining this node.
+    """Watch for the notice while a trial, or one of its workers, runs here: for Ray draining this node.
 
     In a thread of its own, so that no step waits for an answer: Ray's may take long just then.
 

@@ -217,6 +217,7 @@ def _train(trial: Trial, buying: Buying | None, context: RunContext, shared: Sha
         gpus_per_worker=shared.gpus_per_worker,
         storage=shared.storage,
         verbose=shared.verbose,
+        may_leave=shared.may_leave,
     )
 
 
