@@ -171,6 +171,23 @@ def test_settings_that_vary_otherwise_are_named() -> None:
     ]
 
 
+def test_a_method_s_own_settings_are_no_more_seeds() -> None:
+    several = [
+        trials(0.80, NOISE, label_fraction=0.1, method="fixmatch", unlabeled_weight=weight)
+        for weight in (0.3, 1.0)
+    ]
+    assert text_of(trials(0.76, NOISE, label_fraction=0.1), *several) == [
+        "Besides labels and methods, unlabeled weight varies: the comparison has each combination, and "
+        "no conclusion is drawn over them."
+    ]
+    one_each = [
+        trials(0.80, NOISE, label_fraction=share, method="fixmatch", unlabeled_weight=weight)
+        for share, weight in ((0.1, 0.3), (0.2, 1.0))
+    ]
+    plain = [trials(0.76, NOISE, label_fraction=share) for share in (0.1, 0.2)]
+    assert "over 5 seeds" in text_of(*plain, *one_each)[-1]
+
+
 def test_several_sweeps_and_several_models() -> None:
     rows = [row | {"sweep": "t"} for row in trials(0.9)]
     assert text_of(rows, trials(0.8, label_fraction=0.1)) == [

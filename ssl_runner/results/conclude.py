@@ -214,9 +214,10 @@ def conclude(trials: pd.DataFrame) -> list[str]:
         about += "With the pools as they are before anything is changed: "
         done = plain
     if others := _others(done):
+        verb = "vary" if len(others) > 1 else "varies"
         return [
-            f"Besides labels and methods, {listed(others)} vary: the comparison has each combination, "
-            "and no conclusion is drawn over them."
+            f"Besides labels and methods, {listed(others)} {verb}: the comparison has each "
+            "combination, and no conclusion is drawn over them."
         ]
     rows = differences(done, tuple(dict.fromkeys(["full", "pass", *baselines_of(done)])))
     rows = rows.assign(selection=rows["selection"].fillna(""))
@@ -240,13 +241,19 @@ def _one_model(done: pd.DataFrame) -> tuple[str, pd.DataFrame]:
 
 
 def _others(done: pd.DataFrame) -> list[str]:
-    """The settings that vary besides labels, method and selection, and were not chosen by a search."""
-    allowed = {*_MAY_VARY, *searched_settings(done)}
-    others = [name for name in varying_settings(done) if name not in allowed]
+    """The settings that vary besides labels, method and selection, or with the same of them, and were
+    not chosen by a search."""
+    searched = searched_settings(done)
+    alike = done.groupby(["config", "labeled_images", "method", "selection"], dropna=False)
+
+    def varies(name: str) -> bool:
+        return name not in _MAY_VARY or alike[name].nunique(dropna=False).max() > 1
+
+    others = [name for name in varying_settings(done) if name not in searched and varies(name)]
     budgets = done.groupby(["config", "labeled_images"])["label_budgets"].nunique()
-    return [
-        name.replace("_", " ") for name in [*others, *(["label_budgets"] if budgets.max() > 1 else [])]
-    ]
+    if "label_budgets" not in others and budgets.max() > 1:
+        others.append("label_budgets")
+    return [name.replace("_", " ") for name in others]
 
 
 def _cost(rows: pd.DataFrame) -> str:
