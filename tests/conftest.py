@@ -78,6 +78,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         raise pytest.UsageError("this pytest-xdist groups nothing with this pytest")
 
 
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """What a test, or a library in its process, sets in the environment ends with the test: the next
+    one's commands would be others for it."""
+    with mock.patch.dict(os.environ):
+        yield
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a command has answered."""

@@ -457,7 +457,11 @@ def test_a_run_killed_in_the_middle_leaves_nothing_that_counts(
     assert leftovers_of(cache) == []
 
 
-def test_a_process_that_decodes_and_dies_is_an_error(tmp_path: Path, cache: Path) -> None:
+def test_a_process_that_decodes_and_dies_is_an_error(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On one core this process would be the one that decodes.
+    monkeypatch.setattr("ssl_runner.datasets.decoded.pool.usable_cpus", lambda: 2)
     encoded = replace(fill(tmp_path / "files", 40), at_once=4, dies_at="021.png")
     with pytest.raises(DataError, match="a process that decodes images must not die") as caught:
         load(encoded)

@@ -147,6 +147,21 @@ def test_what_was_under_way_is_asked_for_again_before_anything_new(tmp_path: Pat
     assert study_at(tmp_path / "j").known.keys() == {0, 1, 2, 3}
 
 
+def test_what_is_asked_for_again_is_not_lost_wherever_that_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    asked = dict([study_at(path).ask()])
+    least = path.stat().st_size
+    study_at(path).ask()
+    content = path.read_bytes()
+    ends = [place + 1 for place in range(least, len(content)) if content[place] == ord("\n")]
+    assert len(ends) > 3
+    for end in ends:
+        path.write_bytes(content[:end])
+        again = study_at(path)
+        assert again.is_waiting
+        assert dict([again.ask()]) == asked
+
+
 @given(data=st.data())
 @settings(max_examples=25)
 def test_a_journal_cut_at_any_byte_loses_no_sample_that_was_answered(

@@ -134,7 +134,8 @@ class GroupStudy:
             is_waiting, is_running = (
                 trial.state == state for state in (TrialState.WAITING, TrialState.RUNNING)
             )
-            values = trial.system_attrs["fixed_params"] if is_waiting else trial.params
+            # One from the queue has them from the start: it may have been cut before it took them over.
+            values = trial.system_attrs.get("fixed_params", trial.params)
             if values.keys() == self._search.keys():
                 number = numbers.get(trial.user_attrs.get(_REPLACES, -1), len(self.asked))
                 numbers[trial.number] = number
