@@ -290,10 +290,13 @@ class Training:
 
     def _is_asked(self, is_asked: Callable[[], bool] | None) -> bool:
         """Whether any rank is asked to report here. They agree on it, which not every step pays for."""
-        if is_asked is None or (self.group is not None and self.progress.steps % _AGREE_STEPS):
+        if is_asked is None:
             return False
-        asked = torch.tensor(float(is_asked()), device=self.device)
-        return bool(sum_over_ranks(asked, self.group))
+        if self.group is None:
+            return is_asked()
+        if self.progress.steps % _AGREE_STEPS:
+            return False
+        return bool(sum_over_ranks(torch.tensor(float(is_asked()), device=self.device), self.group))
 
     def _is_due(self, rungs: Rungs) -> bool:
         """Whether there is a rung here that has not been passed."""
