@@ -372,7 +372,7 @@ def test_names_of_any_kind_come_back(tmp_path: Path) -> None:
         ("number,label\n1,Bag\n", "must have a column index"),
         ("index,name\n1,Bag\n", "must have a column of labels"),
         ("index,label\n1,\n", "must have labels, got none"),
-        (None, "can't be read"),
+        (None, r"can't be read \(No such file or directory\)\. Is the path right\?"),
     ],
 )
 def test_labels_by_index_that_are_none_are_refused(

@@ -61,8 +61,9 @@ def _other_encoding(content: bytes, encoding: str) -> str:
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
-    """What to raise for a file that the system does not let us read."""
-    return DataError(f"{path}: can't be read ({error.strerror or error}). Check its permissions.")
+    """What to raise for a file that isn't there, or that the system does not let us read."""
+    hint = "Is the path right?" if isinstance(error, FileNotFoundError) else "Check its permissions."
+    return DataError(f"{path}: can't be read ({error.strerror or error}). {hint}")
 
 
 def _separated(path: Path, text: str, has_header: bool) -> Table:
